@@ -1,0 +1,120 @@
+"""One recipe over many seeds: `python -m mnist_lib.study FOLDER --recipe NAME --seeds 0-9`.
+
+Every run is one thread of one process, so that a run's numbers do not depend on how many run
+beside it. A run that is already in FOLDER is not trained again: stop it and start it as you like.
+"""
+
+import argparse
+import dataclasses
+import multiprocessing
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+
+from .data import load_mnist
+from .errors import MnistLibError, ParameterError
+from .history import History, logged_run
+from .net import Net
+from .recipe import Recipe, get_recipe
+from .run import load_history, write_file
+from .train import train
+
+
+def study(
+    folder: Path, recipe: Recipe, seeds: list[int], processes: int = 2, data_dir: str | None = None
+) -> list[History]:
+    """Train the assignment's net with `recipe` once for each seed; histories in order of the seeds.
+
+    A run's history stays in `folder` as `seed-N.json`. Raises ParameterError where such a file
+    is another recipe's.
+    """
+    paths = {seed: folder / f"seed-{seed}.json" for seed in seeds}
+    for path in paths.values():
+        if path.exists() and load_history(path).record.get("recipe") != dataclasses.asdict(recipe):
+            raise ParameterError(f"{path} is a run of another recipe; name another folder")
+    jobs = [(path, recipe, seed, data_dir) for seed, path in paths.items() if not path.exists()]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for path, history in pool.imap_unordered(_run, jobs):
+            print(f"{path}: best {history.best.score}, final {history.final.score}", flush=True)
+    return [load_history(path) for path in paths.values()]
+
+
+def _run(job) -> tuple[Path, History]:
+    path, recipe, seed, data_dir = job
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    history = train(Net(), load_mnist(data_dir, source="mnist"), recipe, seed, verbose=False)
+    write_file(path, lambda aside: aside.write_text(history.to_json(), encoding="utf-8"))
+    return path, history
+
+
+def summary(histories: list[History]) -> str:
+    """Mean ± sd over the seeds, all counted: final, best, last five; and seconds a run."""
+    rows = {
+        "final": [history.final.accuracy for history in histories],
+        "mean of last five": [history.mean_of_last_five for history in histories],
+        "best epoch (chosen on the test set)": [history.best.accuracy for history in histories],
+        "seconds of training": [sum(epoch.seconds for epoch in h) for h in histories],
+    }
+    lines = [f"{len(histories)} seeds"]
+    for name, values in rows.items():
+        spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+        lines.append(f"{name:36} {statistics.mean(values):.3f}{spread}")
+    return "\n".join(lines)
+
+
+def distance(histories: list[History], logged: History) -> tuple[float, float]:
+    """How far the mean curve over the seeds is from a logged run, epoch by epoch.
+
+    Root mean square difference of test accuracy (per cent points) and of test loss (nats).
+    """
+    accuracy, loss = [], []
+    for epochs in zip(logged, *histories, strict=False):
+        target, runs = epochs[0], epochs[1:]
+        accuracy.append(statistics.mean(run.accuracy for run in runs) - target.accuracy)
+        loss.append(statistics.mean(run.test_loss for run in runs) - target.test_loss)
+    return statistics.fmean(x * x for x in accuracy) ** 0.5, statistics.fmean(
+        x * x for x in loss
+    ) ** 0.5
+
+
+def _seeds(text: str) -> list[int]:
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def _setting(text: str) -> tuple[str, int | float | str]:
+    name, _, value = text.partition("=")
+    for convert in (int, float):
+        try:
+            return name, convert(value)
+        except ValueError:
+            pass
+    return name, value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="mnist_lib.study", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the histories are kept")
+    parser.add_argument("--recipe", default="logged", help="the recipe's name")
+    parser.add_argument(
+        "--set", nargs="*", type=_setting, default=[], help="fields of the recipe, as in epochs=3"
+    )
+    parser.add_argument("--seeds", type=_seeds, default="0-9", help="one seed or a range: 0-9")
+    parser.add_argument("--processes", type=int, default=2, help="runs at a time")
+    parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
+    words = parser.parse_args()
+    try:
+        recipe = get_recipe(words.recipe, **dict(words.set))
+        histories = study(words.folder, recipe, words.seeds, words.processes, words.data_dir)
+    except MnistLibError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    print(summary(histories))
+    accuracy, loss = distance(histories, logged_run())
+    print(f"distance from the logged run's curve: {accuracy:.4f} points, {loss:.5f} nats")
+
+
+if __name__ == "__main__":
+    main()
