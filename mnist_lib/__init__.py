@@ -1,3 +1,61 @@
-"""99.44% on MNIST with 13,322 parameters: the net, the training loop and the verdict."""
+"""99.44% on MNIST with 13,322 parameters: the net, the training loop and the verdict.
+
+The data's way: recipe -> data -> net -> train -> history -> plots and verdict. The plots are
+imported apart, `from mnist_lib import plots`, so that `import mnist_lib` stays quick.
+"""
 
 __version__ = "1.0.0"
+
+from .data import MNIST, load_mnist, normalize
+from .device import environment, pick_device
+from .errors import (
+    DataError,
+    LayerError,
+    LogError,
+    MnistLibError,
+    ParameterError,
+    RunError,
+)
+from .history import Epoch, History, logged_run, parse_log
+from .layers import Layer, LayerTable, layer_table
+from .net import Net, count_parameters
+from .recipe import RECIPES, Recipe, get_recipe
+from .run import load_history, run_folder, save_run
+from .train import infer, set_seed, test, train
+from .verdict import Claim, Verdict, verdict
+
+__all__ = [
+    "MNIST",
+    "RECIPES",
+    "Claim",
+    "DataError",
+    "Epoch",
+    "History",
+    "Layer",
+    "LayerError",
+    "LayerTable",
+    "LogError",
+    "MnistLibError",
+    "Net",
+    "ParameterError",
+    "Recipe",
+    "RunError",
+    "Verdict",
+    "count_parameters",
+    "environment",
+    "get_recipe",
+    "infer",
+    "layer_table",
+    "load_history",
+    "load_mnist",
+    "logged_run",
+    "normalize",
+    "parse_log",
+    "pick_device",
+    "run_folder",
+    "save_run",
+    "set_seed",
+    "test",
+    "train",
+    "verdict",
+]

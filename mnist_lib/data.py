@@ -31,6 +31,7 @@ FILES = {
 }
 # Asked after torchvision's own mirrors, which fail often (pytorch/vision issue 8717).
 EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+FULL_TRAINING_SET, SAMPLE_TRAINING_SET = 60_000, 4_000  # images
 SOURCES = ("auto", "mnist", "sample")
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
 TIMEOUT = 20  # seconds without an answer from a mirror
@@ -181,9 +182,7 @@ def _cache() -> Path:
 
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.md5(usedforsecurity=False)
-        ).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _find(name: str, folder: Path) -> list[Path] | None:
@@ -214,9 +213,7 @@ def _find(name: str, folder: Path) -> list[Path] | None:
 
 def _read(files: list[Path]) -> MNIST:
     train_images, train_labels, test_images, test_labels = (read_idx(file) for file in files)
-    return MNIST(
-        train_images, train_labels.long(), test_images, test_labels.long(), source="mnist"
-    )
+    return MNIST(train_images, train_labels.long(), test_images, test_labels.long(), source="mnist")
 
 
 def _fetch(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """A run's folder: what a training run leaves on disk, each file written aside and renamed."""
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import torch.nn as nn
 
+from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET
 from .errors import RunError
-from .history import History
+from .history import History, logged_run
+from .recipe import RECIPES, Recipe
 
 HISTORY = "history.json"
 WEIGHTS = "weights.safetensors"
@@ -30,13 +33,38 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def check_folder(folder: str | os.PathLike) -> Path:
-    """The folder, made if need be; RunError unless it can be written (before, not after a run)."""
-    folder = Path(folder)
+def run_folder(run_dir: str | os.PathLike | None, recipe: Recipe, seed: int, data: MNIST) -> Path:
+    """The folder of a run, made and tried for writing before hours of training depend on it.
+
+    `run_dir`, relative to the working directory; where it is None or empty, a name made from
+    what distinguishes the run, in the folder `runs` of the checkout that holds this library (of
+    the working directory where the library is installed without one).
+
+    Raises RunError where it cannot be written.
+    """
+    if run_dir:
+        folder = Path(run_dir).expanduser()
+    else:
+        checkout = Path(__file__).parents[1]
+        root = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+        folder = root / "runs" / _run_name(recipe, seed, data)
     probe = folder / ".writable"
     write_file(probe, lambda path: path.write_text(""))
     probe.unlink()
     return folder
+
+
+def _run_name(recipe: Recipe, seed: int, data: MNIST) -> str:
+    standard = dataclasses.asdict(RECIPES.get(recipe.name, recipe))
+    changed = {k: v for k, v in dataclasses.asdict(recipe).items() if v != standard[k]}
+    words = [recipe.name, *(f"{key}{value}" for key, value in changed.items()), f"seed{seed}"]
+    if data.source != "mnist":
+        words.append(data.source)
+    if len(data.train_images) != (
+        FULL_TRAINING_SET if data.source == "mnist" else SAMPLE_TRAINING_SET
+    ):
+        words.append(f"train_images{len(data.train_images)}")
+    return "-".join(words)
 
 
 def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> list[Path]:
@@ -46,10 +74,12 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
     from . import plots
 
     folder = Path(folder)
+    # The logged run was tested on all of MNIST: beside a sample's curve it would mislead.
+    logged = logged_run() if history.source == "mnist" else None
     weights = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     write_file(folder / HISTORY, lambda path: path.write_text(history.to_json(), encoding="utf-8"))
     write_file(folder / WEIGHTS, lambda path: save_file(weights, path))
-    write_file(folder / CURVES, lambda path: plots.save_curves(history, path))
+    write_file(folder / CURVES, lambda path: plots.save_curves(history, path, logged))
     return [folder / HISTORY, folder / WEIGHTS, folder / CURVES]
 
 

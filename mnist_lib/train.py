@@ -20,6 +20,16 @@ TEST_BATCH = 250  # images; larger ones are no faster on a CPU and take memory
 REFRESHES = 10  # of the progress bar an epoch; each one waits for the GPU
 
 
+def set_seed(seed: int) -> None:
+    """Seed torch's random numbers, from which a new net's weights are drawn.
+
+    Raises ParameterError unless `seed` is a whole number from 0 to 2**63 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ParameterError(f"seed takes a whole number from 0 to 2**63 - 1, not {seed!r}")
+    torch.manual_seed(seed)
+
+
 def train(
     net: nn.Module, data: MNIST, recipe: Recipe, seed: int = 0, verbose: bool = True
 ) -> History:
@@ -104,7 +114,7 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 @torch.no_grad()
 def infer(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities (N, 10) of uint8 images (N, 28, 28), in evaluation mode, on net's device."""
+    """Log-probabilities (N, 10) of uint8 images (N, 28, 28), in evaluation mode, net's device."""
     device = next(net.parameters()).device
     was_training = net.training
     net.eval()

@@ -1,0 +1,141 @@
+"""A net's layers as a table: shape, parameters, receptive field and jump, all computed."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+
+from .errors import LayerError
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+_ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+# Layers that keep each pixel in its place. Normalisation is counted by convention as pointwise.
+_POINTWISE = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.dropout._DropoutNd,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.Identity,
+    nn.Flatten,
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of a layer table."""
+
+    name: str  # as in the net's state_dict
+    kind: str  # the module's class
+    output_shape: tuple[int, ...]  # without the batch
+    parameters: int  # trainable
+    receptive_field: int  # side of the square of input pixels that one output sees
+    jump: int  # input pixels between two neighbouring outputs
+
+
+class LayerTable(tuple):
+    """The rows of `layer_table`, in the order of the forward pass; str() lays them out."""
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of all layers."""
+        return sum(layer.parameters for layer in self)
+
+    def __str__(self):
+        rows = [("layer", "kind", "output shape", "parameters", "receptive field", "jump")]
+        for layer in self:
+            shape = " x ".join(map(str, layer.output_shape))
+            numbers = (f"{layer.parameters:,}", str(layer.receptive_field), str(layer.jump))
+            rows.append((layer.name, layer.kind, shape, *numbers))
+        rows.append(("total", "", "", f"{self.parameters:,}", "", ""))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            cells = zip(row, widths, (str.ljust,) * 3 + (str.rjust,) * 3, strict=True)
+            lines.append("  ".join(align(cell, width) for cell, width, align in cells).rstrip())
+        rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> LayerTable:
+    """The layers of a CNN whose data takes one path, in the order it takes it.
+
+    Follows `rf += (k - 1) * jump; jump *= stride` (Araujo, Norris and Sim, "Computing Receptive
+    Fields of Convolutional Neural Networks", Distill 2019), with k = 1 + dilation * (kernel - 1),
+    on a copy of `net` in evaluation mode. Functional calls are seen only by what they do to the
+    shape: an activation may stay functional, a pooling may not.
+
+    Raises LayerError where a layer's receptive field cannot be computed.
+    """
+    net = copy.deepcopy(net).eval()
+    parameter = next(net.parameters(), torch.empty(0))
+    rows: list[Layer] = []
+    spatial = tuple(input_shape[1:])  # of the last output: (height, width), or () when flat
+
+    def add(name, module, inputs, output):
+        nonlocal spatial
+        shape = tuple(inputs[0].shape[2:])
+        if shape and shape != spatial:
+            raise LayerError(
+                f"layer {name!r} gets {shape} where the layer before gave {spatial}: "
+                "a pooling between them has to be a module, or the data takes more than one path"
+            )
+        before = rows[-1] if rows else None
+        field, jump = (before.receptive_field, before.jump) if before else (1, 1)
+        kernel, stride = _kernel_and_stride(name, module, spatial)
+        spatial = tuple(output.shape[2:])
+        rows.append(
+            Layer(
+                name=name,
+                kind=type(module).__name__,
+                output_shape=tuple(output.shape[1:]),
+                parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
+                receptive_field=field + (kernel - 1) * jump,
+                jump=jump * stride,
+            )
+        )
+
+    leaves = [(name, m) for name, m in net.named_modules() if not list(m.children())]
+    for name, module in leaves:
+        module.register_forward_hook(
+            lambda module, inputs, output, name=name: add(name, module, inputs, output)
+        )
+    with torch.no_grad():
+        net(torch.zeros(2, *input_shape, device=parameter.device, dtype=parameter.dtype))
+    return LayerTable(rows)
+
+
+def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -> tuple[int, int]:
+    """Effective kernel and stride, in pixels of the layer's own input."""
+    if isinstance(module, nn.Conv2d):
+        dilation = _square(name, "dilation", module.dilation)
+        kernel = _square(name, "kernel_size", module.kernel_size)
+        return 1 + dilation * (kernel - 1), _square(name, "stride", module.stride)
+    if isinstance(module, _POOLS):
+        kernel = _square(name, "kernel_size", module.kernel_size)
+        dilation = _square(name, "dilation", getattr(module, "dilation", 1))
+        return 1 + dilation * (kernel - 1), _square(name, "stride", module.stride)
+    if isinstance(module, _ADAPTIVE_POOLS):
+        size = _square(name, "output_size", module.output_size)
+        side = _square(name, "input", spatial)
+        if side % size:
+            raise LayerError(f"layer {name!r} pools {side} pixels to {size}: not a whole number")
+        return side // size, side // size
+    if isinstance(module, nn.Linear):  # sees all that is left of the image
+        side = _square(name, "input", spatial) if spatial else 1
+        return side, side
+    activation = type(module).__module__ == nn.ReLU.__module__
+    if isinstance(module, _POINTWISE) or (
+        activation and not isinstance(module, nn.MultiheadAttention)
+    ):
+        return 1, 1
+    raise LayerError(
+        f"layer {name!r} is a {type(module).__name__}, whose receptive field is not known"
+    )
+
+
+def _square(name: str, what: str, value) -> int:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(set(pair)) != 1:
+        raise LayerError(f"layer {name!r} has a {what} of {pair}; only square ones are computed")
+    return pair[0]

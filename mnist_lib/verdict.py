@@ -1,0 +1,117 @@
+"""Which of the assignment's claims hold for a net and its run."""
+
+from dataclasses import dataclass
+
+import torch.nn as nn
+
+from .data import FULL_TRAINING_SET
+from .history import Epoch, History, logged_run
+from .net import count_parameters
+
+BUDGET = 20_000  # parameters; the assignment asks for fewer
+LOGGED_PARAMETERS = 13_322  # the assignment's layer table
+TARGET = 9944  # of 10,000 test images
+
+FOOTNOTE = """\
+The best epoch is picked by looking at the test set, which flatters: of many noisy epochs the
+luckiest is shown. The last epoch and the mean of the last five are the honest numbers."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: what the logged run showed, what this run shows, and whether it holds here."""
+
+    text: str
+    logged: str
+    measured: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The claims, and what they were measured on; str() lays them out as a table."""
+
+    claims: tuple[Claim, ...]
+    title: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether every claim holds."""
+        return all(claim.holds for claim in self.claims)
+
+    def summary(self) -> str:
+        """One line: how many hold, and which do not."""
+        failed = [claim.text for claim in self.claims if not claim.holds]
+        held = len(self.claims) - len(failed)
+        line = f"{self.title}: {held} of {len(self.claims)} claims hold"
+        return f"{line}; not: {'; '.join(failed)}" if failed else line
+
+    def __str__(self):
+        rows = [("claim", "logged run", "this run", "holds")]
+        rows += [(c.text, c.logged, c.measured, "yes" if c.holds else "NO") for c in self.claims]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+        return "\n".join([self.title, "", lines[0], rule, *lines[1:], "", FOOTNOTE])
+
+
+def verdict(net: nn.Module, history: History) -> Verdict:
+    """Hold any net and its History against the assignment's claims and the logged run.
+
+    Shares of correct images are compared exactly, as whole counts.
+    """
+    logged = logged_run()
+    parameters = count_parameters(net)
+    hit = next((epoch for epoch in history if _reaches(epoch, TARGET)), None)
+    logged_hit = logged.first_to_reach(TARGET)
+    best = f"best {history.best.score}, epoch {history.best.epoch}"
+    claims = (
+        Claim(
+            f"fewer than {BUDGET:,} parameters",
+            f"{LOGGED_PARAMETERS:,}",
+            f"{parameters:,}",
+            parameters < BUDGET,
+        ),
+        Claim(
+            "99.44% at some epoch",
+            f"first at epoch {logged_hit.epoch}",
+            f"first at epoch {hit.epoch}; {best}" if hit else f"never; {best}",
+            hit is not None,
+        ),
+        Claim(
+            "99.44% at the last epoch",
+            logged.final.score,
+            history.final.score,
+            _reaches(history.final, TARGET),
+        ),
+        Claim(
+            "last epoch at least the logged run's",
+            logged.final.score,
+            history.final.score,
+            _reaches(history.final, logged.final.correct),
+        ),
+        Claim(
+            "mean of the last five at least the logged run's",
+            f"{logged.mean_of_last_five:.3f}%",
+            f"{history.mean_of_last_five:.3f}%",
+            history.mean_of_last_five >= logged.mean_of_last_five,
+        ),
+    )
+    return Verdict(claims, title=f"Verdict on {describe(history)}")
+
+
+def describe(history: History) -> str:
+    """What a run was trained and tested on, for titles; a sample or a part is always named."""
+    trained = history.record.get("train_images", FULL_TRAINING_SET)
+    if history.source == "sample":
+        return f"the SAMPLE ({trained:,} to train, {history.images:,} to test)"
+    if trained < FULL_TRAINING_SET:
+        return f"MNIST, trained on {trained:,} images only"
+    return "MNIST"
+
+
+def _reaches(epoch: Epoch, correct_of_10000: int) -> bool:
+    return epoch.correct * 10_000 >= correct_of_10000 * epoch.images
