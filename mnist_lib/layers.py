@@ -70,7 +70,7 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     net = copy.deepcopy(net).eval()
     parameter = next(net.parameters(), torch.empty(0))
     rows: list[Layer] = []
-    spatial = tuple(input_shape[1:])  # of the last output: (height, width), or () when flat
+    spatial = tuple(input_shape[1:])  # height and width of the last output that had any
 
     def add(name, module, inputs, output):
         nonlocal spatial
@@ -83,7 +83,7 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
         before = rows[-1] if rows else None
         field, jump = (before.receptive_field, before.jump) if before else (1, 1)
         kernel, stride = _kernel_and_stride(name, module, spatial)
-        spatial = tuple(output.shape[2:])
+        spatial = (1, 1) if isinstance(module, nn.Linear) else tuple(output.shape[2:]) or spatial
         rows.append(
             Layer(
                 name=name,
@@ -122,7 +122,7 @@ def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -
             raise LayerError(f"layer {name!r} pools {side} pixels to {size}: not a whole number")
         return side // size, side // size
     if isinstance(module, nn.Linear):  # sees all that is left of the image
-        side = _square(name, "input", spatial) if spatial else 1
+        side = _square(name, "input", spatial)
         return side, side
     activation = type(module).__module__ == nn.ReLU.__module__
     if isinstance(module, _POINTWISE) or (

@@ -1,0 +1,47 @@
+# Every target sets up what it needs: a virtual environment in .venv, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+NOTEBOOK := notebooks/mnist_99_44.ipynb
+# Parameters for `make run`, as in: make run ARGS="-p epochs 1 -p seed 3"
+ARGS ?=
+
+.PHONY: run test check lint colab links record clean
+
+run: $(READY)  ## train on MNIST, write the executed notebook, print the verdict
+	@mkdir -p runs
+	@$(BIN)/papermill $(NOTEBOOK) runs/mnist_99_44.ipynb $(ARGS) --no-progress-bar \
+	  --log-level ERROR --stdout-file - --stderr-file -
+	@echo "wrote runs/mnist_99_44.ipynb"
+
+test: $(READY)  ## the tests; neither network nor MNIST needed
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## run the committed notebook on all of MNIST and compare its outputs
+	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=14400 $(NOTEBOOK)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+colab: $(READY)  ## one self-contained notebook to upload to Colab
+	$(BIN)/python notebooks/tools.py colab
+
+links: $(READY)  ## write pyproject.toml's project URL into README and notebook
+	$(BIN)/python notebooks/tools.py links
+
+record: $(READY)  ## execute the committed notebook in place and keep its run
+	$(BIN)/python notebooks/tools.py record
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.13")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build *.egg-info .pytest_cache .ruff_cache

