@@ -6,6 +6,7 @@ imported apart, `from mnist_lib import plots`, so that `import mnist_lib` stays 
 
 __version__ = "1.0.0"
 
+from .claims import Claim, Verdict, verdict
 from .data import MNIST, load_mnist, normalize
 from .device import environment, pick_device
 from .errors import (
@@ -21,8 +22,7 @@ from .layers import Layer, LayerTable, layer_table
 from .net import Net, count_parameters
 from .recipe import RECIPES, Recipe, get_recipe
 from .run import load_history, run_folder, save_run
-from .train import infer, set_seed, test, train
-from .verdict import Claim, Verdict, verdict
+from .training import infer, set_seed, test, train
 
 __all__ = [
     "MNIST",

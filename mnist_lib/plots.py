@@ -11,10 +11,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .claims import TARGET, describe
 from .errors import ParameterError
 from .history import History
 from .recipe import Recipe
-from .verdict import TARGET, describe
 
 THIS, LOGGED, GOAL, WRONG = "tab:blue", "0.55", "tab:green", "tab:red"
 
@@ -81,7 +81,7 @@ def plot_confusion(labels: torch.Tensor, predictions: torch.Tensor, ax: Axes | N
     ax = ax or plt.gca()
     counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
     mistakes = counts.clone().fill_diagonal_(0)
-    ax.imshow(mistakes, cmap="Reds")
+    ax.imshow(mistakes.numpy(), cmap="Reds")
     for true in range(10):
         for predicted in range(10):
             if count := counts[true, predicted].item():
@@ -165,6 +165,7 @@ def _tiles(images: torch.Tensor, columns: int, ax: Axes | None) -> Axes:
     canvas = torch.zeros(rows * columns, height, width, dtype=torch.uint8)
     canvas[:count] = images.cpu()
     canvas = canvas.view(rows, columns, height, width).transpose(1, 2)
-    ax.imshow(255 - canvas.reshape(rows * height, columns * width), cmap="gray", vmin=0, vmax=255)
+    picture = 255 - canvas.reshape(rows * height, columns * width)
+    ax.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)
     ax.set_axis_off()
     return ax

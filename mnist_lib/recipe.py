@@ -28,8 +28,11 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ParameterError(f"{name} takes a whole number of at least 1, not {value!r}")
-        object.__setattr__(self, "learning_rate", positive("learning_rate", self.learning_rate))
-        if not 0 <= self.momentum < 1:
+        if not _is_finite(self.learning_rate) or self.learning_rate <= 0:
+            raise ParameterError(
+                f"learning_rate takes a number above 0, not {self.learning_rate!r}"
+            )
+        if not _is_finite(self.momentum) or not 0 <= self.momentum < 1:
             raise ParameterError(
                 f"momentum takes a number from 0 to less than 1, not {self.momentum!r}"
             )
@@ -39,12 +42,9 @@ class Recipe:
             )
 
 
-def positive(name: str, value) -> float:
-    """`value` as a float; ParameterError unless it is a finite number above 0."""
+def _is_finite(value) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
-        raise ParameterError(f"{name} takes a number above 0, not {value!r}")
-    return float(value)
+    return number and math.isfinite(value)
 
 
 # The assignment records neither optimiser nor learning rate. `logged` is the plausible recipe

@@ -19,7 +19,7 @@ from .history import History, logged_run
 from .net import Net
 from .recipe import Recipe, get_recipe
 from .run import load_history, write_file
-from .train import train
+from .training import train
 
 
 def study(

@@ -1,0 +1,284 @@
+"""The notebook, run as its users run it: papermill, nbval, other folders, Colab's single file."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
+QUICK = {"data_source": "sample", "epochs": 2, "train_images": 500, "batch_size": 50}
+IGNORED = "nbval-ignore-output"
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def execute(notebook, folder, cwd=None, **parameters):
+    """Run a notebook with papermill; the executed notebook. Its file is `out.ipynb` in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return papermill.execute_notebook(
+        str(notebook),
+        str(folder / "out.ipynb"),
+        parameters={"run_dir": str(folder / "run")} | parameters,
+        cwd=str(cwd or folder),
+        progress_bar=False,
+    )
+
+
+def stdout(notebook, name=None):
+    """What a notebook's cells (one cell) printed."""
+    return "".join(
+        output.text
+        for cell in notebook.cells
+        if cell.cell_type == "code" and name in (None, cell.id)
+        for output in cell.outputs
+        if output.output_type == "stream" and output.name == "stdout"
+    )
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The notebook as papermill executed it, in a folder with no checkout above it."""
+    folder = tmp_path_factory.mktemp("quick")
+    return folder, execute(NOTEBOOK, folder, **QUICK)
+
+
+def test_papermill_runs_it_and_it_leaves_its_files(quick):
+    folder, executed = quick
+    assert sorted(path.name for path in (folder / "run").iterdir()) == [
+        "curves.png",
+        "history.json",
+        "weights.safetensors",
+    ]
+    text = stdout(executed)
+    assert "2 of 2" in text
+    assert "Verdict on the SAMPLE (500 to train, 1,000 to test)" in text
+    assert f"wrote {folder / 'run' / 'history.json'}" in text
+
+
+def test_second_run_prints_the_same_to_the_digit(quick):
+    """nbval with no cell ignored but for what it says of the progress bar on stderr."""
+    folder, executed = quick
+    strict = folder / "strict"
+    strict.mkdir()
+    shutil.copy(NOTEBOOK.parent / "conftest.py", strict)
+    for cell in executed.cells:
+        if IGNORED in cell.metadata.get("tags", []):
+            cell.metadata.tags.remove(IGNORED)
+    nbformat.write(executed, strict / "out.ipynb")
+    words = [sys.executable, "-m", "pytest", "--nbval", "-q", "out.ipynb", "-p", "no:cacheprovider"]
+    result = subprocess.run(words, cwd=strict, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:]
+    code_cells = sum(cell.cell_type == "code" for cell in executed.cells)
+    assert f"{code_cells} passed" in result.stdout
+
+
+def test_nbval_would_notice_a_changed_digit(quick):
+    """The comparison above can fail."""
+    folder, _ = quick
+    bent = folder / "bent"
+    bent.mkdir()
+    shutil.copy(NOTEBOOK.parent / "conftest.py", bent)
+    source = "print('Accuracy: 882/1000')"
+    cell = nbformat.v4.new_code_cell(source, outputs=[])
+    cell.outputs.append(
+        nbformat.v4.new_output("stream", name="stdout", text="Accuracy: 883/1000\n")
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), bent / "bent.ipynb")
+    words = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider"]
+    result = subprocess.run([*words, "bent.ipynb"], cwd=bent, capture_output=True, text=True)
+    assert result.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"epochs": 0}, "ParameterError: epochs takes a whole number of at least 1, not 0"),
+        ({"recipe": "best"}, "ParameterError: recipe takes one of logged, not 'best'"),
+        ({"batch_size": 501}, "ParameterError: batch_size is 501, but there are only 500"),
+        ({"seed": "x"}, "ParameterError: seed takes a whole number"),
+        ({"device": "tpu"}, "ParameterError: device takes one of auto"),
+        ({"data_source": "web"}, "ParameterError: data_source takes one of auto, mnist, sample"),
+        ({"train_images": 0}, "ParameterError: train_images takes a whole number from 1 to 4000"),
+        ({"run_dir": "/proc/none"}, "RunError: /proc/none/.writable cannot be written"),
+    ],
+)
+def test_bad_parameter_stops_with_one_sentence(tmp_path, parameters, message):
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        execute(NOTEBOOK, tmp_path, **(QUICK | parameters))
+    (traceback,) = caught.value.traceback
+    assert traceback.startswith(message)
+    assert "\n" not in traceback
+    assert not (tmp_path / "run" / "history.json").exists()
+
+
+def test_help_lists_every_parameter_with_type_and_text():
+    result = subprocess.run(
+        [sys.executable, "-m", "papermill", "--help-notebook", str(NOTEBOOK)],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0
+    names = ["recipe", "epochs", "batch_size", "learning_rate", "seed", "device"]
+    names += ["data_dir", "data_source", "train_images", "run_dir"]
+    shown = re.findall(r"(?m)^  (\w+): (?:str|int|float) \(default .+?\)\s+\S", result.stdout)
+    assert shown == names
+
+
+def test_finds_the_checkout_from_any_folder_in_it(tmp_path, monkeypatch):
+    """With no library installed, from the notebook's folder and from one further down."""
+    code = (
+        "import json, sys, pathlib;"
+        f"nb = json.loads(pathlib.Path({str(NOTEBOOK)!r}).read_text());"
+        "cell = next(c for c in nb['cells'] if c['id'] == 'setup');"
+        "exec(''.join(cell['source'])); import mnist_lib; print(mnist_lib.__file__)"
+    )
+    for cwd in (ROOT, NOTEBOOK.parent, ROOT / "notebooks" / "records"):
+        result = run_without_library(code, cwd)
+        assert result.stdout.strip() == str(ROOT / "mnist_lib" / "__init__.py"), result.stderr
+
+
+def test_outside_a_checkout_it_says_what_to_do(tmp_path, notebook):
+    source = "\n".join(cell.source for cell in notebook.cells if cell.id in ("setup", "imports"))
+    result = run_without_library(source, tmp_path)
+    assert result.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: No module named 'mnist_lib': start this notebook in the project's "
+        "checkout, or install that with pip"
+    )
+
+
+def run_without_library(code, cwd):
+    """Run code in this environment with our own library out of reach."""
+    hide = (
+        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
+        f"sys.path[:] = [p for p in sys.path if p not in ('', {str(ROOT)!r})]\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "-c", hide + code],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_committed_notebook_is_whole(notebook):
+    """Executed from top to bottom, with outputs, for a GPU runtime, with no machine's paths."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert notebook.metadata.accelerator == "GPU"
+    assert notebook.metadata.colab.gpuType == "T4"
+    assert "widgets" not in notebook.metadata
+    text = stdout(notebook)
+    assert "60,000 training and 10,000 test images" in text
+    assert text.count("Test set: Average loss") == 19
+    raw = NOTEBOOK.read_text(encoding="utf-8")
+    assert not re.search(r"/(home|root|work|tmp|Users)/", raw)
+
+
+def test_cells_are_small(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 18, cell.id
+            assert "def " not in cell.source, "functions live in the library"
+
+
+def test_ignored_cells_are_followed_by_a_compared_one_with_output(notebook):
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for name in ("load", "train", "print-verdict"):
+        at = next(index for index, cell in enumerate(code) if cell.id == name)
+        assert IGNORED in code[at].metadata.tags
+        following = [cell for cell in code[at + 1 : at + 3] if cell.outputs]
+        assert IGNORED not in following[0].metadata.get("tags", [])
+
+
+def test_committed_record_is_the_committed_notebooks(notebook):
+    from mnist_lib import load_history
+
+    history = load_history(NOTEBOOK.parent / "records" / "logged-seed0")
+    lines = [epoch.test_line() for epoch in history]
+    assert [line for line in stdout(notebook, "train").splitlines() if line] == lines
+    assert history.source == "mnist"
+    assert history.record["train_images"] == 60_000
+
+
+@pytest.fixture(scope="module")
+def tools():
+    sys.path.insert(0, str(NOTEBOOK.parent))
+    import tools
+
+    yield tools
+    sys.path.remove(str(NOTEBOOK.parent))
+
+
+def test_single_file_runs_in_an_empty_folder(tmp_path, tools):
+    """As in Colab: no repository, no mnist_lib to import, a google.colab to be found."""
+    single = tools.colab(tmp_path / "single.ipynb")
+    empty = tmp_path / "empty"
+    stand_in = tmp_path / "site" / "google" / "colab"
+    stand_in.mkdir(parents=True)
+    (stand_in / "__init__.py").write_text("")
+    kernel = tmp_path / "site" / "sitecustomize.py"
+    # Loaded by the kernel's interpreter at its start, before the editable install can be used.
+    kernel.write_text(
+        "import sys, importlib.abc\n"
+        "class Hide(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'mnist_lib' and not any(p.endswith('.whl') for p in sys.path):\n"
+        "            raise ModuleNotFoundError('mnist_lib is hidden')\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        "import google.colab\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(kernel.parent)}
+    blind = subprocess.run(
+        [sys.executable, "-c", "import mnist_lib"], env=environment, cwd=tmp_path
+    )
+    assert blind.returncode != 0, "the stand-in hides the library"
+    empty.mkdir()
+    words = [sys.executable, "-m", "papermill", str(single), "out.ipynb", "--no-progress-bar"]
+    for name, value in QUICK.items():
+        words += ["-p", name, str(value)]
+    result = subprocess.run(words, cwd=empty, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    executed = nbformat.read(empty / "out.ipynb", as_version=4)
+    assert "Verdict on the SAMPLE" in stdout(executed)
+    assert (empty / "runs").is_dir()
+
+
+def test_single_file_carries_no_outputs(tmp_path, tools):
+    single = nbformat.read(tools.colab(tmp_path / "single.ipynb"), as_version=4)
+    assert all(not cell.outputs for cell in single.cells if cell.cell_type == "code")
+    assert single.metadata.accelerator == "GPU"
+
+
+def test_links_go_from_one_place_to_readme_and_notebook(tmp_path, tools):
+    pyproject = tmp_path / "pyproject.toml"
+    address = "https://github.com/somebody/mnist"
+    pyproject.write_text(f'[project]\n[project.urls]\nRepository = "{address}.git"\n')
+    url = tools.project_url(pyproject)
+    assert url == address
+    readme, copy = tmp_path / "README.md", tmp_path / "mnist_99_44.ipynb"
+    shutil.copy(ROOT / "README.md", readme)
+    shutil.copy(NOTEBOOK, copy)
+    tools.links(url, readme, copy)
+    assert f'REPOSITORY = "{address}"' in nbformat.read(copy, 4).cells[1].source
+    badge = "colab.research.google.com/github/somebody/mnist/blob/main/notebooks/mnist_99_44.ipynb"
+    assert badge in readme.read_text()
+    tools.links("", readme, copy)
+    assert readme.read_text() == (ROOT / "README.md").read_text() or tools.project_url()
+
+
+def test_committed_links_are_the_projects(notebook, tools):
+    url = tools.project_url()
+    assert f'REPOSITORY = "{url}"' in notebook.cells[1].source
+    assert tools.colab_line(url) in (ROOT / "README.md").read_text(encoding="utf-8")

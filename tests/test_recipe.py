@@ -1,0 +1,66 @@
+"""Recipes and devices: the defaults, and every parameter that makes no sense."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from mnist_lib import ParameterError, get_recipe, pick_device, set_seed
+
+
+def test_logged_is_the_assignments():
+    recipe = get_recipe("logged")
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer) == (19, 32, "sgd")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.epochs = 3
+
+
+def test_overrides_that_are_none_leave_the_recipe():
+    recipe = get_recipe("logged", epochs=3, batch_size=None, learning_rate=1)
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (3, 32, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("fastest", "epochs", 1, "recipe takes one of logged, not 'fastest'"),
+        ("logged", "epochs", 0, "epochs takes a whole number of at least 1, not 0"),
+        ("logged", "epochs", 2.5, "epochs takes a whole number of at least 1, not 2.5"),
+        ("logged", "epochs", True, "epochs takes a whole number"),
+        ("logged", "batch_size", "big", "batch_size takes a whole number of at least 1, not 'big'"),
+        ("logged", "learning_rate", 0, "learning_rate takes a number above 0, not 0"),
+        ("logged", "learning_rate", float("nan"), "learning_rate takes a number above 0, not nan"),
+        ("logged", "learning_rate", "0.1", "learning_rate takes a number above 0, not '0.1'"),
+        ("logged", "momentum", 1, "momentum takes a number from 0 to less than 1, not 1"),
+        ("logged", "momentum", "0.9", "momentum takes a number from 0 to less than 1, not '0.9'"),
+        ("logged", "optimizer", "magic", "optimizer takes one of sgd, adam, not 'magic'"),
+        ("logged", "layers", 3, "a recipe has no field 'layers'"),
+    ],
+)
+def test_senseless_values_are_named(name, field, value, message):
+    with pytest.raises(ParameterError, match=message):
+        get_recipe(name, **{field: value})
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "one", True, 2**63])
+def test_senseless_seeds(seed):
+    with pytest.raises(ParameterError, match="seed takes a whole number from 0"):
+        set_seed(seed)
+
+
+def test_devices():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device() == pick_device("auto")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "meta", "cuda:x", None, 3.5])
+def test_unknown_devices(name):
+    with pytest.raises(ParameterError, match="device takes one of auto, cpu, cuda, cuda:N, mps"):
+        pick_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_missing_devices(name):
+    with pytest.raises(ParameterError, match=f"device is '{name}', but this machine has none"):
+        pick_device(name)

@@ -1,0 +1,57 @@
+"""Studies over seeds: resumable, counted by hand, never mixed."""
+
+import dataclasses
+
+import pytest
+
+from mnist_lib import Epoch, History, ParameterError, get_recipe, logged_run
+from mnist_lib.run import write_file
+from mnist_lib.study import distance, study, summary
+
+from .test_history import make
+
+
+def test_finished_runs_are_not_trained_again(tmp_path):
+    recipe = get_recipe("logged")
+    kept = dataclasses.replace(make(9900), record={"recipe": dataclasses.asdict(recipe)})
+    for seed in (3, 4):
+        write_file(tmp_path / f"seed-{seed}.json", lambda path: path.write_text(kept.to_json()))
+    assert study(tmp_path, recipe, [3, 4], data_dir="/nowhere") == [kept, kept]
+    with pytest.raises(ParameterError, match=r"seed-3\.json is a run of another recipe"):
+        study(tmp_path, get_recipe("logged", epochs=2), [3])
+
+
+def test_runs_each_seed_in_a_process_of_its_own(tmp_path, idx_files):
+    """The workers read the real files by their published MD5, so here they refuse ours."""
+    from mnist_lib import DataError
+
+    from .conftest import write
+
+    folder = write(tmp_path / "data", idx_files)
+    with pytest.raises(DataError, match="is not MNIST's"):
+        study(tmp_path / "out", get_recipe("logged"), [0, 1], data_dir=str(folder))
+    assert not (tmp_path / "out").exists()
+
+
+def test_summary_by_hand():
+    text = summary([make(9900, 9940), make(9920, 9930), make(9910, 9920)])
+    assert text.splitlines()[0] == "3 seeds"
+    assert "final                                99.300 ± 0.100" in text
+    assert "best epoch (chosen on the test set)  99.300 ± 0.100" in text
+    assert "mean of last five                    99.200 ± 0.050" in text
+
+
+def test_distance_is_zero_from_itself_and_counts_by_hand():
+    logged = logged_run()
+    assert distance([logged], logged) == (0, 0)
+    shifted = History(
+        tuple(
+            Epoch(**(dataclasses.asdict(e) | {"correct": e.correct - 10, "test_loss": 0.1}))
+            for e in logged
+        )
+    )
+    accuracy, loss = distance([shifted], logged)
+    assert accuracy == pytest.approx(0.1)
+    expected = (sum((0.1 - e.test_loss) ** 2 for e in logged) / 19) ** 0.5
+    assert loss == pytest.approx(expected)
+    assert distance([logged, shifted], logged)[0] == pytest.approx(0.05), "of the mean curve"

@@ -1,0 +1,177 @@
+"""Training and testing: reproducible to the bit, counted exactly, printed so that it reads back."""
+
+import contextlib
+import dataclasses
+import io
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import mnist_lib
+from mnist_lib import ParameterError, get_recipe, parse_log, training
+
+RECIPE = get_recipe("logged", epochs=2, batch_size=64)
+
+
+def run(data, seed=0, recipe=RECIPE, verbose=False):
+    mnist_lib.set_seed(seed)
+    net = mnist_lib.Net()
+    return net, mnist_lib.train(net, data, recipe, seed=seed, verbose=verbose)
+
+
+def without_times(history):
+    return [dataclasses.replace(epoch, seconds=0.0, batches_per_second=0.0) for epoch in history]
+
+
+@pytest.fixture(scope="module")
+def part(sample):
+    return sample.take(500)
+
+
+@pytest.fixture(scope="module")
+def trained(part):
+    return run(part)
+
+
+def test_same_seed_same_bits(part, trained):
+    net, history = run(part)
+    assert without_times(history) == without_times(trained[1])
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, trained[0].state_dict()[name]), name
+
+
+def test_another_seed_another_run(part, trained):
+    assert without_times(run(part, seed=1)[1]) != without_times(trained[1])
+
+
+def test_verbose_changes_nothing(part, trained, capsys):
+    assert without_times(run(part, verbose=True)[1]) == without_times(trained[1])
+
+
+def test_loop_is_a_plain_loop_over_the_literal_net(part):
+    """The same epoch, restated without any of the library's means."""
+    from .test_net import AssignmentNet
+
+    recipe = get_recipe("logged", epochs=1, batch_size=64)
+    torch.manual_seed(0)
+    net = AssignmentNet()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(0))
+    images = (part.train_images[:, None] / 255 - 0.1307) / 0.3081
+    for start in range(0, 500, 64):
+        batch = order[start : start + 64]
+        optimizer.zero_grad()
+        loss = F.nll_loss(net(images[batch]), part.train_labels[batch])
+        loss.backward()
+        optimizer.step()
+    ours, history = run(part, recipe=recipe)
+    assert history.final.last_batch_loss == pytest.approx(loss.item(), rel=1e-3)
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, net.state_dict()[name], rtol=1e-2, atol=1e-3, msg=name)
+
+
+def test_record_tells_what_was_done(part, trained):
+    record = trained[1].record
+    assert record["recipe"] == dataclasses.asdict(RECIPE)
+    assert (record["seed"], record["train_images"], record["parameters"]) == (0, 500, 13_322)
+    assert record["environment"]["torch"] == torch.__version__
+    assert record["environment"]["threads"] == torch.get_num_threads()
+    assert trained[1].source == "sample"
+
+
+def test_epochs_count_all_images(trained):
+    _, history = trained
+    assert [epoch.epoch for epoch in history] == [1, 2]
+    assert {epoch.images for epoch in history} == {1000}
+    assert {epoch.batches for epoch in history} == {8}, (
+        "500 images in batches of 64, the last of 52"
+    )
+    epoch = history.final
+    assert epoch.batches_per_second == pytest.approx(8 / epoch.seconds)
+
+
+def test_test_counts_as_by_hand(sample, trained):
+    net, history = trained
+    loss, correct = mnist_lib.test(net, sample)
+    assert (loss, correct) == (history.final.test_loss, history.final.correct)
+    net.eval()
+    with torch.no_grad():
+        output = net(mnist_lib.normalize(sample.test_images)).double()
+    labels = sample.test_labels.tolist()
+    by_hand = -sum(output[i, label].item() for i, label in enumerate(labels)) / 1000
+    assert loss == pytest.approx(by_hand, rel=1e-5)
+    assert correct == sum(output[i].argmax().item() == label for i, label in enumerate(labels))
+
+
+def test_partial_last_test_batch_counts_by_its_size(sample, trained, monkeypatch):
+    net, history = trained
+    monkeypatch.setattr(training, "TEST_BATCH", 333)
+    loss, correct = mnist_lib.test(net, sample)
+    assert correct == history.final.correct
+    assert loss == pytest.approx(history.final.test_loss, rel=1e-5)
+
+
+def test_testing_leaves_the_mode_and_the_statistics(sample, trained):
+    net, _ = trained
+    net.train()
+    before = net.BatchNorm1.running_mean.clone()
+    mnist_lib.test(net, sample)
+    assert net.training
+    assert torch.equal(net.BatchNorm1.running_mean, before)
+
+
+def test_it_learns(sample):
+    _, history = run(sample, recipe=get_recipe("logged", epochs=2))
+    assert history.final.accuracy > 85
+    assert history.final.test_loss < history.epochs[0].test_loss
+
+
+def test_adam_is_another_optimiser(part, trained):
+    recipe = get_recipe("logged", epochs=2, batch_size=64, optimizer="adam", learning_rate=0.001)
+    assert without_times(run(part, recipe=recipe)[1]) != without_times(trained[1])
+
+
+def test_what_it_prints_reads_back(part):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        _, history = run(part, verbose=True)
+    printed = parse_log(out.getvalue())
+    assert [epoch.correct for epoch in printed] == [epoch.correct for epoch in history]
+    for read, made in zip(printed, history, strict=True):
+        assert read.last_batch_loss == made.last_batch_loss
+        assert read.batches == made.batches
+        assert read.test_loss == pytest.approx(made.test_loss, abs=5e-5)
+        assert read.seconds <= made.seconds + 1
+    assert parse_log(history.log()).final.correct == history.final.correct
+
+
+def test_only_test_lines_go_to_stdout(part, capsys):
+    _, history = run(part, verbose=True)
+    assert capsys.readouterr().out.splitlines() == [epoch.test_line() for epoch in history]
+
+
+def test_batch_larger_than_the_data(part):
+    message = "batch_size is 501, but there are only 500 training images"
+    with pytest.raises(ParameterError, match=message):
+        run(part, recipe=get_recipe("logged", batch_size=501))
+
+
+def test_import_is_quick_and_takes_no_matplotlib():
+    """At most 0.1 s over `import torch`, and nothing heavy by the way."""
+    code = (
+        "import torch, sys, time; start = time.perf_counter(); import mnist_lib;"
+        "print(time.perf_counter() - start);"
+        "print([m for m in ('matplotlib', 'torchvision', 'mlxtend', 'safetensors')"
+        " if m in sys.modules])"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for _ in range(3)
+    ]
+    assert runs[0][1] == "[]"
+    assert min(float(seconds) for seconds, _ in runs) < 0.1
