@@ -9,6 +9,7 @@ import dataclasses
 import multiprocessing
 import statistics
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
@@ -35,9 +36,16 @@ def study(
         if path.exists() and load_history(path).record.get("recipe") != dataclasses.asdict(recipe):
             raise ParameterError(f"{path} is a run of another recipe; name another folder")
     jobs = [(path, recipe, seed, data_dir) for seed, path in paths.items() if not path.exists()]
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for path, history in pool.imap_unordered(_run, jobs):
-            print(f"{path}: best {history.best.score}, final {history.final.score}", flush=True)
+    if jobs:
+        load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        try:
+            for run in as_completed([pool.submit(_run, job) for job in jobs]):
+                path, history = run.result()
+                print(f"{path}: best {history.best.score}, final {history.final.score}", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return [load_history(path) for path in paths.values()]
 
 
@@ -82,7 +90,13 @@ def distance(histories: list[History], logged: History) -> tuple[float, float]:
 
 def _seeds(text: str) -> list[int]:
     first, _, last = text.partition("-")
-    return list(range(int(first), int(last or first) + 1))
+    try:
+        seeds = list(range(int(first), int(last or first) + 1))
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"takes a seed or a range such as 0-9, not {text!r}")
+    return seeds
 
 
 def _setting(text: str) -> tuple[str, int | float | str]:

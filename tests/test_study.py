@@ -4,10 +4,21 @@ import dataclasses
 
 import pytest
 
-from mnist_lib import Epoch, History, ParameterError, get_recipe, logged_run
-from mnist_lib.run import write_file
-from mnist_lib.study import distance, study, summary
+import torch
 
+from mnist_lib import (
+    DataError,
+    Epoch,
+    History,
+    ParameterError,
+    get_recipe,
+    load_history,
+    logged_run,
+)
+from mnist_lib.run import write_file
+from mnist_lib.study import _run, distance, main, study, summary
+
+from .conftest import write
 from .test_history import make
 
 
@@ -21,16 +32,33 @@ def test_finished_runs_are_not_trained_again(tmp_path):
         study(tmp_path, get_recipe("logged", epochs=2), [3])
 
 
-def test_runs_each_seed_in_a_process_of_its_own(tmp_path, idx_files):
-    """The workers read the real files by their published MD5, so here they refuse ours."""
-    from mnist_lib import DataError
-
-    from .conftest import write
-
-    folder = write(tmp_path / "data", idx_files)
+def test_runs_need_the_full_data_set(tmp_path, idx_files):
+    idx_files["train-labels-idx1-ubyte"] = b"half"
     with pytest.raises(DataError, match="is not MNIST's"):
-        study(tmp_path / "out", get_recipe("logged"), [0, 1], data_dir=str(folder))
+        study(tmp_path / "out", get_recipe("logged"), [0, 1], data_dir=write(tmp_path, idx_files))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_its_seeds_alone(tmp_path, sample, monkeypatch):
+    """What a worker does, here in this process, on the sample: the seed's run and its file."""
+    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: sample.take(100))
+    recipe = get_recipe("logged", epochs=1)
+    threads = torch.get_num_threads()
+    runs = [_run((tmp_path / f"{n}.json", recipe, seed, None)) for n, seed in enumerate((5, 6, 5))]
+    torch.set_num_threads(threads)
+    assert [load_history(path) for path, _ in runs] == [history for _, history in runs]
+    losses = [history.final.test_loss for _, history in runs]
+    assert losses[0] == losses[2] != losses[1]
+    assert runs[0][1].record["environment"]["threads"] == 1
+
+
+@pytest.mark.parametrize("words", [["--seeds", "a"], ["--seeds", "3-1"], ["--set", "epochs=0"]])
+def test_bad_words_are_one_sentence(tmp_path, words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["study", str(tmp_path), *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    said = str(caught.value.code) + capsys.readouterr().err
+    assert "takes a" in said
 
 
 def test_summary_by_hand():
