@@ -6,7 +6,7 @@ imported apart, `from mnist_lib import plots`, so that `import mnist_lib` stays 
 
 __version__ = "1.0.0"
 
-from .claims import Claim, Verdict, verdict
+from .claims import Claim, Verdict, describe, verdict
 from .data import MNIST, load_mnist, normalize
 from .device import environment, pick_device
 from .errors import (
@@ -42,6 +42,7 @@ __all__ = [
     "RunError",
     "Verdict",
     "count_parameters",
+    "describe",
     "environment",
     "get_recipe",
     "infer",

@@ -79,6 +79,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the CPU, by default all cores")
     parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
     words = parser.parse_args()
+    if words.rounds < 1 or (words.threads is not None and words.threads < 1):
+        parser.error("--rounds and --threads take whole numbers of at least 1")
     if words.threads:
         torch.set_num_threads(words.threads)
     recipe = get_recipe("logged", epochs=1)

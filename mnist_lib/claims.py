@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch.nn as nn
 
-from .data import FULL_TRAINING_SET
+from .data import FULL_TEST_SET, FULL_TRAINING_SET
 from .history import Epoch, History, logged_run
 from .net import count_parameters
 
@@ -67,7 +67,7 @@ def verdict(net: nn.Module, history: History) -> Verdict:
     parameters = count_parameters(net)
     hit = next((epoch for epoch in history if _reaches(epoch, TARGET)), None)
     logged_hit = logged.first_to_reach(TARGET)
-    best = f"best {history.best.score}, epoch {history.best.epoch}"
+    best = f"best {history.best.correct}/{history.images} at {history.best.epoch}"
     claims = (
         Claim(
             f"fewer than {BUDGET:,} parameters",
@@ -76,9 +76,9 @@ def verdict(net: nn.Module, history: History) -> Verdict:
             parameters < BUDGET,
         ),
         Claim(
-            "99.44% at some epoch",
-            f"first at epoch {logged_hit.epoch}",
-            f"first at epoch {hit.epoch}; {best}" if hit else f"never; {best}",
+            "99.44% reached, first epoch",
+            f"epoch {logged_hit.epoch}",
+            f"epoch {hit.epoch}; {best}" if hit else f"never; {best}",
             hit is not None,
         ),
         Claim(
@@ -88,13 +88,13 @@ def verdict(net: nn.Module, history: History) -> Verdict:
             _reaches(history.final, TARGET),
         ),
         Claim(
-            "last epoch at least the logged run's",
+            "last epoch, logged or better",
             logged.final.score,
             history.final.score,
             _reaches(history.final, logged.final.correct),
         ),
         Claim(
-            "mean of the last five at least the logged run's",
+            "mean of last 5, logged or better",
             f"{logged.mean_of_last_five:.3f}%",
             f"{history.mean_of_last_five:.3f}%",
             history.mean_of_last_five >= logged.mean_of_last_five,
@@ -105,10 +105,13 @@ def verdict(net: nn.Module, history: History) -> Verdict:
 
 def describe(history: History) -> str:
     """What a run was trained and tested on, for titles; a sample or a part is always named."""
-    trained = history.record.get("train_images", FULL_TRAINING_SET)
+    trained = history.record.get("train_images")
     if history.source == "sample":
-        return f"the SAMPLE ({trained:,} to train, {history.images:,} to test)"
-    if trained < FULL_TRAINING_SET:
+        sizes = f"{trained:,} to train, " if trained else ""
+        return f"the SAMPLE ({sizes}{history.images:,} to test)"
+    if history.images != FULL_TEST_SET:
+        return f"{history.images:,} test images, not MNIST's {FULL_TEST_SET:,}"
+    if trained and trained < FULL_TRAINING_SET:
         return f"MNIST, trained on {trained:,} images only"
     return "MNIST"
 

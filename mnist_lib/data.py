@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ FILES = {
 }
 # Asked after torchvision's own mirrors, which fail often (pytorch/vision issue 8717).
 EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
-FULL_TRAINING_SET, SAMPLE_TRAINING_SET = 60_000, 4_000  # images
+FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  # images
 SOURCES = ("auto", "mnist", "sample")
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
 TIMEOUT = 20  # seconds without an answer from a mirror
@@ -71,6 +72,19 @@ class MNIST:
         }
         return dataclasses.replace(self, **tensors)
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raise ParameterError unless there are at least so many training images."""
+        if batch_size > len(self.train_images):
+            raise ParameterError(
+                f"batch_size is {batch_size}, but there are only {len(self.train_images)} "
+                "training images"
+            )
+
+    @property
+    def title(self) -> str:
+        """For titles of tables and plots."""
+        return "MNIST" if self.source == "mnist" else "the SAMPLE of MNIST"
+
     def __str__(self):
         sizes = f"{len(self.train_images):,} training and {len(self.test_images):,} test images"
         if self.source == "sample":
@@ -106,15 +120,19 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
     if source == "sample":
         return load_sample()
     named = {"data_dir": data_dir, "MNIST_DATA": os.environ.get("MNIST_DATA")}
-    for name, folder in named.items():
-        if not folder:
+    looked = []
+    for name, value in named.items():
+        if value is None or value == "":
             continue
-        files = _find(name, Path(folder).expanduser())
+        folder = as_folder(name, value)
+        files = _find(name, folder)
         if files:
             return _read(files)
-        print(f"{name}: {folder} holds no MNIST files; looking further", file=sys.stderr)
+        found = "holds none of the files" if folder.is_dir() else "is no folder"
+        looked.append(f"{name}: {folder} {found}")
+        print(f"{looked[-1]}; looking further", file=sys.stderr)
     try:
-        return _read(_fetch(_cache()))
+        return _read(_fetch(_cache(), looked))
     except DataError as error:
         if source == "mnist":
             raise
@@ -125,6 +143,18 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
             file=sys.stderr,
         )
         return load_sample()
+
+
+def as_folder(name: str, value: str | os.PathLike) -> Path:
+    """`value` as a path, ~ expanded; ParameterError, naming the parameter, where it is none."""
+    try:
+        folder = Path(value).expanduser()
+        os.stat(folder)  # refuses what no path can hold, such as a NUL
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParameterError(f"{name} takes a folder, not {value!r} ({error})") from None
+    except OSError:
+        pass  # a folder that is not there, or not to be looked into, is a path all the same
+    return folder
 
 
 def load_sample() -> MNIST:
@@ -155,7 +185,9 @@ def read_idx(path: str | os.PathLike) -> torch.Tensor:
     """
     path = Path(path)
     try:
-        content = bytearray(path.read_bytes())
+        with path.open("rb") as file:
+            content = bytearray(os.fstat(file.fileno()).st_size)
+            del content[file.readinto(content) :]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if len(content) < 4 or content[:3] != b"\0\0\x08":
@@ -187,11 +219,14 @@ def _md5(path: Path) -> str:
 
 def _find(name: str, folder: Path) -> list[Path] | None:
     """The four files in a folder that the user named, verified; None where it has none of them."""
+    places = {}
     for place in (folder / "MNIST" / "raw", folder):
         try:
-            files = [place / file for file in FILES if (place / file).is_file()]
+            places[place] = [place / file for file in FILES if (place / file).is_file()]
         except OSError as error:
             raise DataError(f"{name}: {folder} cannot be read: {error.strerror}") from None
+    # The fuller one first: a stray file in one place does not hide whole ones in the other.
+    for place, files in sorted(places.items(), key=lambda item: -len(item[1])):
         if not files:
             continue
         missing = sorted(set(FILES) - {file.name for file in files})
@@ -216,23 +251,39 @@ def _read(files: list[Path]) -> MNIST:
     return MNIST(train_images, train_labels.long(), test_images, test_labels.long(), source="mnist")
 
 
-def _fetch(folder: Path) -> list[Path]:
-    """The four files in our own cache; those missing or damaged are downloaded."""
+def _fetch(folder: Path, looked: list[str]) -> list[Path]:
+    """The four files in our own cache; those missing or damaged are downloaded.
+
+    `looked` says where they were looked for before, for the message where nothing helps.
+    """
     files = [folder / name for name in FILES]
     try:
         wanted = [file for file in files if not (file.is_file() and _md5(file) == FILES[file.name])]
         if wanted:
+            damaged = [file.name for file in wanted if file.exists()]
+            lacking = ", ".join(file.name for file in wanted)
+            looked = [*looked, f"the cache {folder} lacks {lacking}"]
+            if damaged:
+                looked.append(f"damaged there: {', '.join(damaged)}")
             folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
             # Written aside and renamed: two first runs at once each leave whole files only.
             with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as aside:
                 for file in wanted:
-                    os.replace(_download(file.name, Path(aside), folder), file)
+                    os.replace(_download(file.name, Path(aside), looked), file)
     except OSError as error:
         raise DataError(f"the cache {folder} cannot be used: {error}") from None
     return files
 
 
-def _download(name: str, aside: Path, folder: Path) -> Path:
+def _sweep(folder: Path) -> None:
+    """Remove what downloads that were killed left aside more than a day ago."""
+    for part in folder.glob("part-*"):
+        if time.time() - part.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _download(name: str, aside: Path, looked: list[str]) -> Path:
     """Fetch one file into the folder `aside` from the first mirror that gives it whole."""
     from torchvision.datasets import MNIST as TorchvisionMNIST
     from torchvision.datasets.utils import download_and_extract_archive
@@ -253,8 +304,9 @@ def _download(name: str, aside: Path, folder: Path) -> Path:
             return place / name
         tried.append(f"{mirror} (gave another file: wrong MD5)")
     raise DataError(
-        f"MNIST is not here and {name} could not be downloaded; tried {'; '.join(tried)}; "
-        f"put {', '.join(FILES)} into {folder}, or name their folder as data_dir or in MNIST_DATA"
+        f"MNIST was not found ({'; '.join(looked)}) and {name} could not be downloaded "
+        f"(tried {'; '.join(tried)}): put {', '.join(FILES)} into a folder and name it as "
+        "data_dir or in MNIST_DATA"
     )
 
 

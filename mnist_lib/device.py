@@ -2,7 +2,6 @@
 
 import ctypes
 import platform
-import sys
 from importlib import metadata
 
 import torch
@@ -46,7 +45,7 @@ def keep_freed_memory() -> None:
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
     mallopt(m_mmap_threshold, 32 << 20)
     mallopt(m_trim_threshold, 512 << 20)
-    mallopt(m_top_pad, 64 << 20)
+    mallopt(m_top_pad, 16 << 20)
 
 
 def environment(device: torch.device) -> dict:
@@ -77,9 +76,11 @@ def _device_name(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    if sys.platform == "linux":
+    try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux, or a sandbox
     return platform.processor() or platform.machine()

@@ -154,6 +154,7 @@ _BAR = re.compile(
     r"\[(?P<elapsed>\d{1,9}(?::\d\d){1,2})<[\d:?]+, *(?P<rate>\d{1,9}(?:\.\d{1,9})?|\?)"
     r"(?P<unit>it/s|s/it)\]"
 )
+_EMPTY_BAR = re.compile(r"\b0%\|[^|]*\| *0/\d{1,9} \[00:00<\?")
 _TEST = re.compile(
     r"Test set: Average loss: (?P<loss>\S+), Accuracy: (?P<correct>\d{1,9})/(?P<images>\d{1,9}) "
     r"\((?P<percent>\d{1,3}(?:\.\d{1,9})?)%\)"
@@ -170,10 +171,12 @@ def parse_log(text: str) -> History:
     Raises LogError, naming the line (counted from 1), where the log is malformed or cut short.
     """
     epochs: list[Epoch] = []
+    started = []  # numbers of the lines in which an empty bar begins an epoch
     bar = None  # the last bar since the last test line: (line number, match)
     # tqdm returns the carriage to redraw its bar, so a line of the file holds many bars.
     for number, line in enumerate(text.split("\n"), 1):
         for part in line.split("\r"):
+            started += [number] * len(_EMPTY_BAR.findall(part))
             if "loss=" in part and "batch_id=" in part:
                 bar = _next_bar(bar, number, part)
             if "Test set:" in part:
@@ -185,6 +188,11 @@ def parse_log(text: str) -> History:
             f"line {number}: the log is cut short at batch {match['done']} of {match['total']} "
             f"of epoch {len(epochs) + 1}; no 'Test set' line follows"
         )
+    if epochs and len(started) > len(epochs):
+        raise LogError(
+            f"line {started[-1]}: the log is cut short: epoch {len(epochs) + 1} begins, "
+            "but no 'Test set' line follows"
+        )
     if not epochs:
         raise LogError(f"line {number}: the log ends without a single 'Test set' line")
     return History(tuple(epochs))
@@ -194,6 +202,10 @@ def _next_bar(bar, number: int, part: str):
     match = _BAR.search(part)
     if match is None:
         raise LogError(f"line {number}: not a finished progress bar: {part.strip()[:120]!r}")
+    if match["done"] == match["total"] and int(match["batch_id"]) != int(match["total"]) - 1:
+        raise LogError(
+            f"line {number}: the last of {match['total']} batches cannot be {match['batch_id']}"
+        )
     if bar is not None and bar[1]["done"] == bar[1]["total"] and match["loss"] != bar[1]["loss"]:
         raise LogError(
             f"line {number}: a new progress bar, but no 'Test set' line follows the one "

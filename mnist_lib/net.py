@@ -42,5 +42,5 @@ class Net(nn.Module):
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Trainable parameters of `net`, each tensor counted once."""
-    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+    """Parameters of `net`, frozen ones included, each tensor counted once."""
+    return sum(p.numel() for p in net.parameters())

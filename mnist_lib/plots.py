@@ -20,10 +20,18 @@ THIS, LOGGED, GOAL, WRONG = "tab:blue", "0.55", "tab:green", "tab:red"
 
 
 def plot_digits(
-    images: torch.Tensor, labels: torch.Tensor, columns: int = 16, ax: Axes | None = None
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    of: str = "MNIST",
+    columns: int = 16,
+    ax: Axes | None = None,
 ) -> Axes:
-    """A grid of uint8 images (N, 28, 28), each with its label in its corner."""
+    """A grid of uint8 images (N, 28, 28), each with its label in its corner.
+
+    `of`, here and below: what the images are, for the title.
+    """
     ax = _tiles(images, columns, ax)
+    ax.set_title(f"Digits of {of}")
     for index, label in enumerate(labels.tolist()):
         row, column = divmod(index, columns)
         ax.text(28 * column + 1, 28 * row + 6, label, color="tab:orange", fontsize=8)
@@ -76,7 +84,9 @@ def plot_learning_rate(recipe: Recipe, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_confusion(labels: torch.Tensor, predictions: torch.Tensor, ax: Axes | None = None) -> Axes:
+def plot_confusion(
+    labels: torch.Tensor, predictions: torch.Tensor, of: str = "MNIST", ax: Axes | None = None
+) -> Axes:
     """Confusion matrix of labels and predictions (N,); colour marks the mistakes alone."""
     ax = ax or plt.gca()
     counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
@@ -90,7 +100,7 @@ def plot_confusion(labels: torch.Tensor, predictions: torch.Tensor, ax: Axes | N
                 ax.text(predicted, true, count, ha="center", va="center", color=color, fontsize=8)
     wrong = mistakes.sum().item()
     ax.set(
-        title=f"{wrong} mistakes in {len(labels):,} test images",
+        title=f"{wrong} mistakes in {len(labels):,} test images of {of}",
         xlabel="predicted",
         ylabel="true",
         xticks=range(10),
@@ -103,6 +113,7 @@ def plot_mistakes(
     images: torch.Tensor,
     labels: torch.Tensor,
     log_probabilities: torch.Tensor,
+    of: str = "MNIST",
     columns: int = 12,
     rows: int = 5,
     ax: Axes | None = None,
@@ -129,7 +140,7 @@ def plot_mistakes(
             ha="center",
             va="center",
         )
-    ax.set_title("Mistakes, the most confident first: true→predicted, confidence")
+    ax.set_title(f"Mistakes on {of}, the most confident first: true→predicted, confidence")
     return ax
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch.nn as nn
 
-from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET
+from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, as_folder
 from .errors import RunError
 from .history import History, logged_run
 from .recipe import RECIPES, Recipe
@@ -40,18 +40,25 @@ def run_folder(run_dir: str | os.PathLike | None, recipe: Recipe, seed: int, dat
     what distinguishes the run, in the folder `runs` of the checkout that holds this library (of
     the working directory where the library is installed without one).
 
-    Raises RunError where it cannot be written.
+    Raises RunError where it cannot be written, ParameterError where `run_dir` is no path or
+    the data are fewer than one batch.
     """
-    if run_dir:
-        folder = Path(run_dir).expanduser()
+    data.check_batch_size(recipe.batch_size)
+    if run_dir is not None and run_dir != "":
+        folder = as_folder("run_dir", run_dir)
     else:
         checkout = Path(__file__).parents[1]
         root = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
         folder = root / "runs" / _run_name(recipe, seed, data)
+    check_writable(folder)
+    return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try it; RunError where it cannot be written."""
     probe = folder / ".writable"
     write_file(probe, lambda path: path.write_text(""))
     probe.unlink()
-    return folder
 
 
 def _run_name(recipe: Recipe, seed: int, data: MNIST) -> str:
@@ -69,16 +76,17 @@ def _run_name(recipe: Recipe, seed: int, data: MNIST) -> str:
 
 def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> list[Path]:
     """Write history, final weights and curves into `folder`; returns the three paths."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from . import plots
 
     folder = Path(folder)
     # The logged run was tested on all of MNIST: beside a sample's curve it would mislead.
     logged = logged_run() if history.source == "mnist" else None
-    weights = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    # Copies, since safetensors refuses tensors that share memory.
+    weights = {name: tensor.clone().contiguous() for name, tensor in net.state_dict().items()}
     write_file(folder / HISTORY, lambda path: path.write_text(history.to_json(), encoding="utf-8"))
-    write_file(folder / WEIGHTS, lambda path: save_file(weights, path))
+    write_file(folder / WEIGHTS, lambda path: path.write_bytes(save(weights)))
     write_file(folder / CURVES, lambda path: plots.save_curves(history, path, logged))
     return [folder / HISTORY, folder / WEIGHTS, folder / CURVES]
 

@@ -19,7 +19,7 @@ from .errors import MnistLibError, ParameterError
 from .history import History, logged_run
 from .net import Net
 from .recipe import Recipe, get_recipe
-from .run import load_history, write_file
+from .run import check_writable, load_history, write_file
 from .training import train
 
 
@@ -36,7 +36,10 @@ def study(
         if path.exists() and load_history(path).record.get("recipe") != dataclasses.asdict(recipe):
             raise ParameterError(f"{path} is a run of another recipe; name another folder")
     jobs = [(path, recipe, seed, data_dir) for seed, path in paths.items() if not path.exists()]
+    if processes < 1:
+        raise ParameterError(f"processes takes a whole number of at least 1, not {processes}")
     if jobs:
+        check_writable(folder)
         load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         try:
@@ -74,18 +77,21 @@ def summary(histories: list[History]) -> str:
 
 
 def distance(histories: list[History], logged: History) -> tuple[float, float]:
-    """How far the mean curve over the seeds is from a logged run, epoch by epoch.
+    """How far runs are from a logged run: the mean of their own distances from it.
 
-    Root mean square difference of test accuracy (per cent points) and of test loss (nats).
+    A run's distance is the root mean square difference over the epochs, of test accuracy (per
+    cent points) and of test loss (nats).
     """
     accuracy, loss = [], []
-    for epochs in zip(logged, *histories, strict=False):
-        target, runs = epochs[0], epochs[1:]
-        accuracy.append(statistics.mean(run.accuracy for run in runs) - target.accuracy)
-        loss.append(statistics.mean(run.test_loss for run in runs) - target.test_loss)
-    return statistics.fmean(x * x for x in accuracy) ** 0.5, statistics.fmean(
-        x * x for x in loss
-    ) ** 0.5
+    for history in histories:
+        pairs = list(zip(logged, history, strict=False))
+        accuracy.append(_rms(run.accuracy - target.accuracy for target, run in pairs))
+        loss.append(_rms(run.test_loss - target.test_loss for target, run in pairs))
+    return statistics.fmean(accuracy), statistics.fmean(loss)
+
+
+def _rms(values) -> float:
+    return statistics.fmean(value * value for value in values) ** 0.5
 
 
 def _seeds(text: str) -> list[int]:

@@ -1,6 +1,7 @@
 """The training loop, in plain sight, and the test after each epoch."""
 
 import dataclasses
+import math
 import sys
 import time
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from .data import MNIST, normalize
 from .device import environment, keep_freed_memory
-from .errors import ParameterError
+from .errors import ParameterError, RunError
 from .history import Epoch, History, bar_text
 from .net import count_parameters
 from .recipe import Recipe
@@ -36,21 +37,27 @@ def train(
     """Train `net` in place on the device it is on, and test it after each epoch.
 
     `seed` fixes the order of the images (the net's initial weights are the caller's to seed).
-    On one machine with one number of threads, the same net, data, recipe and seed give the same
-    history (times aside) and the same weights to the bit.
+    On the CPU of one machine with one number of threads, the same net, data, recipe and seed give
+    the same history (times aside) and the same weights to the bit. (A net that draws random
+    numbers itself, as dropout does, needs `set_seed` just before as well.)
 
     `verbose` prints in the assignment's format: the progress bar to stderr, the test line to
     stdout; `parse_log` reads both back.
 
-    Raises ParameterError where the batch is larger than the training set.
+    Raises ParameterError where the batch is larger than the training set, RunError where the loss
+    is no longer finite.
     """
+    data.check_batch_size(recipe.batch_size)
     device = next(net.parameters()).device
     data = data.to(device)  # images stay bytes: a quarter of the memory, normalised by batch
     images, labels = data.train_images, data.train_labels
-    if recipe.batch_size > len(images):
-        raise ParameterError(
-            f"batch_size is {recipe.batch_size}, but there are only {len(images)} training images"
-        )
+    record = {
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+        "parameters": count_parameters(net),
+        "train_images": len(images),
+        "environment": environment(device),
+    }
     if device.type == "cpu":
         keep_freed_memory()
         net.to(memory_format=torch.channels_last)  # the faster layout of oneDNN's convolutions
@@ -77,6 +84,12 @@ def train(
         bar.set_description(bar_text(last_batch_loss, batch_id))
         bar.close()
         test_loss, correct = test(net, data)
+        if not (math.isfinite(last_batch_loss) and math.isfinite(test_loss)):
+            raise RunError(
+                f"training diverged in epoch {epoch} of recipe {recipe.name!r}: the loss is "
+                f"{last_batch_loss}, on the test set {test_loss}; try a learning_rate below "
+                f"{recipe.learning_rate}"
+            )
         epochs.append(
             Epoch(
                 epoch=epoch,
@@ -91,13 +104,6 @@ def train(
         )
         if verbose:
             print(epochs[-1].test_line(), flush=True)
-    record = {
-        "recipe": dataclasses.asdict(recipe),
-        "seed": seed,
-        "parameters": count_parameters(net),
-        "train_images": len(images),
-        "environment": environment(device),
-    }
     return History(tuple(epochs), source=data.source, record=record)
 
 

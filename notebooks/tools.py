@@ -94,7 +94,7 @@ def colab_line(url: str) -> str:
 
 def record() -> Path:
     """Execute the committed notebook in place on MNIST; keep its run under `records`."""
-    folder = "records/logged-seed0"
+    run = ROOT / "runs" / "logged-seed0"
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(
         notebook,
@@ -105,8 +105,7 @@ def record() -> Path:
     ).execute()
     notebook.metadata.language_info = {"name": "python"}  # not the version of this machine
     nbformat.write(notebook, NOTEBOOK)
-    shutil.copytree(ROOT / "runs" / "logged-seed0", RECORDS / "logged-seed0", dirs_exist_ok=True)
-    return NOTEBOOK.parent / folder
+    return Path(shutil.copytree(run, RECORDS / run.name, dirs_exist_ok=True))
 
 
 def _cell(notebook, name: str):

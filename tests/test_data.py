@@ -1,6 +1,8 @@
 """Finding, verifying, reading and downloading, against torchvision's reader and a local server."""
 
 import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,8 @@ def test_folders_are_searched_in_order(tmp_path, idx_files, cache, monkeypatch, 
     monkeypatch.setenv("MNIST_DATA", str(named))
     (tmp_path / "empty").mkdir()
     assert load_mnist(tmp_path / "empty", "mnist").source == "mnist"
-    assert f"data_dir: {tmp_path / 'empty'} holds no MNIST files" in capsys.readouterr().err
+    said = f"data_dir: {tmp_path / 'empty'} holds none of the files; looking further"
+    assert said in capsys.readouterr().err
     monkeypatch.delenv("MNIST_DATA")
     write(cache, idx_files)
     assert load_mnist(None, "mnist").source == "mnist"
@@ -125,11 +128,13 @@ def test_damaged_file_in_our_cache_is_fetched_anew(idx_files, cache, mirrors):
     assert set(mirrors.served) == {f"/one/{LABELS}.gz"}, "only the damaged one"
 
 
-def test_mnist_never_falls_back(idx_files, cache, mirrors):
+def test_mnist_never_falls_back(tmp_path, idx_files, cache, mirrors):
+    write(cache, {LABELS: b"half"})
     with pytest.raises(DataError) as caught:
-        load_mnist(source="mnist")
+        load_mnist(tmp_path / "none", source="mnist")
     message = str(caught.value)
-    for needed in (*idx_files, str(cache), f"{mirrors.url}one/", f"{mirrors.url}two/"):
+    told = (f"data_dir: {tmp_path / 'none'} is no folder", f"damaged there: {LABELS}")
+    for needed in (*told, *idx_files, str(cache), f"{mirrors.url}one/", f"{mirrors.url}two/"):
         assert needed in message
     assert "\n" not in message
 
@@ -174,6 +179,44 @@ def test_concurrent_first_runs(tmp_path, idx_files, cache, mirrors):
         assert run.exitcode == 0
     assert results.get() == results.get()
     assert sorted(path.name for path in cache.iterdir()) == sorted(idx_files)
+
+
+def test_files_appear_in_the_cache_only_by_a_rename(idx_files, cache, mirrors, monkeypatch):
+    serve(mirrors, "one", idx_files)
+    moved = []
+
+    def replace(source, target):
+        assert source.read_bytes() == idx_files[target.name], "whole before it is there"
+        assert not target.exists()
+        moved.append(target)
+        rename(source, target)
+
+    rename = data_module.os.replace
+    monkeypatch.setattr(data_module.os, "replace", replace)
+    load_mnist(source="mnist")
+    assert moved == [cache / name for name in idx_files]
+
+
+def test_what_a_killed_download_left_is_swept_away(idx_files, cache, mirrors):
+    serve(mirrors, "one", idx_files)
+    for name, age in (("part-old", 2 * 24 * 3600), ("part-running", 60)):
+        write(cache / name, {"half": b""})
+        os.utime(cache / name, (time.time() - age,) * 2)
+    load_mnist(source="mnist")
+    assert not (cache / "part-old").exists()
+    assert (cache / "part-running").exists()
+
+
+def test_stray_file_does_not_hide_whole_ones(tmp_path, idx_files, cache):
+    write(tmp_path, idx_files)
+    write(tmp_path / "MNIST" / "raw", {LABELS: b"stray"})
+    assert load_mnist(tmp_path, "mnist").source == "mnist"
+
+
+@pytest.mark.parametrize("folder", [5, "~nobody-here/x", "a\0b"])
+def test_data_dir_that_is_no_path(folder):
+    with pytest.raises(ParameterError, match="data_dir takes a folder, not"):
+        load_mnist(folder)
 
 
 def test_unusable_cache_is_named(idx_files, cache, mirrors):

@@ -118,6 +118,11 @@ LINES = GOOD.splitlines()
             GOOD + "\nloss=0.3 batch_id=99:   5%|▌  | 100/1875 [00:01<00:24, 74.0it/s]",
             "line 10: the log is cut short at batch 100 of 1875 of epoch 3",
         ),
+        (
+            GOOD + "  0%|          | 0/1875 [00:00<?, ?it/s]",
+            "line 9: the log is cut short: epoch 3 begins",
+        ),
+        (GOOD.replace("batch_id=1874", "batch_id=7"), "line 2: the last of 1875 batches cannot"),
         (GOOD[:-20], "line 8: not a whole test line"),
         (GOOD.replace("[00:24<", "[x<"), "line 6: not a finished progress bar"),
         (GOOD.replace("\n".join(LINES[3:5]), ""), "line 5: a new progress bar, but no"),

@@ -45,19 +45,20 @@ def test_sample_is_named_in_every_title(ax):
 
 
 def test_loss_and_learning_rate(ax):
-    plots.plot_loss(logged_run(), ax=ax)
-    assert lines(ax)["this run"].get_ydata()[0] == 0.0468
+    plots.plot_loss(make(9900, 9910), logged_run(), ax)
+    assert list(lines(ax)["this run"].get_ydata()) == [0.05, 0.05]
+    assert lines(ax)["logged run"].get_ydata()[0] == 0.0468
     assert ax.get_yscale() == "log"
     plots.plot_learning_rate(get_recipe("logged"), ax.figure.add_subplot())
-    assert set(ax.figure.axes[1].get_lines()[0].get_ydata()) == {0.01}
+    assert set(ax.figure.axes[1].get_lines()[0].get_ydata()) == {0.05}
 
 
 def test_confusion_counts(ax):
     labels, predictions = torch.tensor([0, 0, 0, 7, 9]), torch.tensor([0, 0, 6, 7, 4])
-    plots.plot_confusion(labels, predictions, ax)
+    plots.plot_confusion(labels, predictions, "the SAMPLE", ax)
     drawn = {text.get_position(): text.get_text() for text in ax.texts}
     assert drawn == {(0, 0): "2", (6, 0): "1", (7, 7): "1", (4, 9): "1"}
-    assert ax.get_title() == "2 mistakes in 5 test images"
+    assert ax.get_title() == "2 mistakes in 5 test images of the SAMPLE"
 
 
 def test_mistakes_are_the_wrong_ones_most_confident_first(ax, sample):
@@ -65,7 +66,8 @@ def test_mistakes_are_the_wrong_ones_most_confident_first(ax, sample):
     probabilities = torch.full((4, 10), 0.01)
     for row, (digit, confidence) in enumerate([(3, 0.9), (9, 0.6), (8, 0.8), (0, 0.7)]):
         probabilities[row, digit] = confidence
-    plots.plot_mistakes(sample.test_images[:4], labels, probabilities.log(), ax=ax)
+    plots.plot_mistakes(sample.test_images[:4], labels, probabilities.log(), "the SAMPLE", ax=ax)
+    assert ax.get_title().startswith("Mistakes on the SAMPLE, the most confident first")
     assert [text.get_text() for text in ax.texts] == ["5→8 80%", "6→0 70%", "4→9 60%"]
 
 
@@ -82,6 +84,7 @@ def test_digits_lie_in_order(ax, sample):
     assert canvas.shape == (56, 84)
     assert (canvas[28:, 28:56] == 255 - sample.train_images[4].numpy()).all()
     assert [text.get_text() for text in ax.texts] == list("01234")
+    assert ax.get_title() == "Digits of MNIST"
     with pytest.raises(ParameterError, match="columns takes a whole number"):
         plots.plot_digits(sample.train_images[:5], sample.train_labels[:5], columns=0, ax=ax)
 

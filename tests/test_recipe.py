@@ -24,6 +24,8 @@ def test_overrides_that_are_none_leave_the_recipe():
     ("name", "field", "value", "message"),
     [
         ("fastest", "epochs", 1, "recipe takes one of logged, not 'fastest'"),
+        (["logged"], "epochs", 1, "recipe takes one of logged, not"),
+        ("logged", "learning_rate", 10**400, "learning_rate takes a number above 0"),
         ("logged", "epochs", 0, "epochs takes a whole number of at least 1, not 0"),
         ("logged", "epochs", 2.5, "epochs takes a whole number of at least 1, not 2.5"),
         ("logged", "epochs", True, "epochs takes a whole number"),

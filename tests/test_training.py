@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import mnist_lib
-from mnist_lib import ParameterError, get_recipe, parse_log, training
+from mnist_lib import ParameterError, RunError, get_recipe, parse_log, training
 
 RECIPE = get_recipe("logged", epochs=2, batch_size=64)
 
@@ -55,7 +55,8 @@ def test_loop_is_a_plain_loop_over_the_literal_net(part):
     """The same epoch, restated without any of the library's means."""
     from .test_net import AssignmentNet
 
-    recipe = get_recipe("logged", epochs=1, batch_size=64)
+    # A small step: a large one lets differences in rounding grow.
+    recipe = get_recipe("logged", epochs=1, batch_size=64, learning_rate=0.01)
     torch.manual_seed(0)
     net = AssignmentNet()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
@@ -157,6 +158,29 @@ def test_batch_larger_than_the_data(part):
     message = "batch_size is 501, but there are only 500 training images"
     with pytest.raises(ParameterError, match=message):
         run(part, recipe=get_recipe("logged", batch_size=501))
+
+
+def test_divergence_is_named(part):
+    with pytest.raises(RunError, match=r"diverged in epoch 1 of recipe 'logged': the loss is nan"):
+        run(part, recipe=get_recipe("logged", batch_size=64, learning_rate=1e30))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory():
+    """Of a process that trains and tests on as many images as MNIST has: at most 1 GB."""
+    code = (
+        "import torch, mnist_lib\n"
+        "images = torch.full((70_000, 28, 28), 7, dtype=torch.uint8)\n"
+        "labels = torch.arange(70_000) % 10\n"
+        "data = mnist_lib.MNIST(images[:60_000], labels[:60_000], images[60_000:],"
+        " labels[60_000:], 'mnist').take(3200)\n"
+        "mnist_lib.train(mnist_lib.Net(), data, mnist_lib.get_recipe('logged', epochs=1))\n"
+        # Not getrusage: its maximum is handed down from the parent process.
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(result.stdout.splitlines()[-1]) * 1024 < 1e9
 
 
 def test_import_is_quick_and_takes_no_matplotlib():
