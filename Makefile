@@ -10,10 +10,7 @@ ARGS ?=
 .PHONY: run test check lint colab links record clean
 
 run: $(READY)  ## train on MNIST, write the executed notebook, print the verdict
-	@mkdir -p runs
-	@$(BIN)/papermill $(NOTEBOOK) runs/mnist_99_44.ipynb $(ARGS) --no-progress-bar \
-	  --log-level ERROR --stdout-file - --stderr-file -
-	@echo "wrote runs/mnist_99_44.ipynb"
+	@$(BIN)/python notebooks/tools.py run $(ARGS)
 
 test: $(READY)  ## the tests; neither network nor MNIST needed
 	$(BIN)/python -m pytest

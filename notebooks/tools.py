@@ -1,4 +1,4 @@
-"""The committed notebook's workshop: `python notebooks/tools.py colab | links | record`."""
+"""The notebook's workshop: `python notebooks/tools.py run | colab | links | record`."""
 
 import argparse
 import base64
@@ -10,8 +10,11 @@ import tempfile
 import tomllib
 from pathlib import Path
 
+import click
 import nbformat
 from nbclient import NotebookClient
+from papermill.cli import papermill as papermill_command
+from papermill.exceptions import PapermillException, PapermillExecutionError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
@@ -33,6 +36,27 @@ wheel = Path(tempfile.mkdtemp()) / "{name}"
 wheel.write_bytes(base64.b64decode(WHEEL))
 sys.path.insert(0, str(wheel))
 '''
+
+
+def run(target: Path, words: list[str]) -> None:
+    """What papermill does with these words, live in the terminal; `target` is written when done.
+
+    Ends the program with the cell's own error in a sentence; what was at `target` then stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as aside:
+        part = str(Path(aside) / target.name)
+        quiet = ["--no-progress-bar", "--log-level", "ERROR"]
+        live = ["--stdout-file", "-", "--stderr-file", "-"]  # as the cells print
+        try:
+            papermill_command.main(
+                [str(NOTEBOOK), part, *quiet, *live, *words], standalone_mode=False
+            )
+        except PapermillExecutionError as error:
+            sys.exit(f"{error.ename}: {error.evalue}")
+        except (click.ClickException, PapermillException) as error:
+            sys.exit(f"papermill: {getattr(error, 'message', error)}")
+        Path(part).replace(target)
 
 
 def project_url(pyproject: Path = ROOT / "pyproject.toml") -> str:
@@ -100,12 +124,32 @@ def record() -> Path:
         notebook,
         timeout=None,
         record_timing=False,
-        coalesce_streams=True,
         resources={"metadata": {"path": str(NOTEBOOK.parent)}},
     ).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = settled(cell.outputs)
     notebook.metadata.language_info = {"name": "python"}  # not the version of this machine
     nbformat.write(notebook, NOTEBOOK)
     return Path(shutil.copytree(run, RECORDS / run.name, dirs_exist_ok=True))
+
+
+def settled(outputs: list) -> list:
+    """Outputs as a terminal would show them in the end: neighbouring streams as one, of a line
+    redrawn by carriage returns only the last state. (nbclient's own `coalesce_streams` would move
+    all of stderr behind all of stdout.)
+    """
+    merged = []
+    for output in outputs:
+        last = merged[-1] if merged else None
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            merged.append(output)
+    for output in merged:
+        if output.output_type == "stream":
+            output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text)
+    return merged
 
 
 def _cell(notebook, name: str):
@@ -114,9 +158,16 @@ def _cell(notebook, name: str):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("colab", "links", "record"))
-    task = parser.parse_args().task
-    if task == "colab":
+    parser.add_argument("task", choices=("run", "colab", "links", "record"))
+    words, parameters = parser.parse_known_args()
+    task = words.task
+    if parameters and task != "run":
+        parser.error(f"{task} takes no {parameters[0]!r}")
+    if task == "run":
+        target = ROOT / "runs" / NOTEBOOK.name
+        run(target, parameters)
+        print(f"wrote {target.relative_to(ROOT)}")
+    elif task == "colab":
         print(f"wrote {colab().relative_to(ROOT)}; upload it to Colab and choose Run all")
     elif task == "links":
         url = project_url()

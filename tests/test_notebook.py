@@ -202,11 +202,15 @@ def test_ignored_cells_are_followed_by_a_compared_one_with_output(notebook):
 
 
 def test_committed_record_is_the_committed_notebooks(notebook):
-    from mnist_lib import load_history
+    from mnist_lib import load_history, parse_log
 
     history = load_history(NOTEBOOK.parent / "records" / "logged-seed0")
-    lines = [epoch.test_line() for epoch in history]
-    assert [line for line in stdout(notebook, "train").splitlines() if line] == lines
+    cell = next(cell for cell in notebook.cells if cell.id == "train")
+    printed = parse_log("".join(output.text for output in cell.outputs))
+    assert [epoch.correct for epoch in printed] == [epoch.correct for epoch in history]
+    for shown, kept in zip(printed, history, strict=True):
+        assert shown.last_batch_loss == kept.last_batch_loss
+        assert shown.test_loss == pytest.approx(kept.test_loss, abs=5e-5)
     assert history.source == "mnist"
     assert history.record["train_images"] == 60_000
 
@@ -218,6 +222,26 @@ def tools():
 
     yield tools
     sys.path.remove(str(NOTEBOOK.parent))
+
+
+def test_make_runs_command_is_live_and_refuses_in_one_line(tmp_path, tools, capfd):
+    target = tmp_path / "runs" / "out.ipynb"
+    words = ["-p", "run_dir", str(tmp_path / "run"), "-y", str(QUICK)]
+    tools.run(target, words)
+    shown = capfd.readouterr().out
+    assert "loss=" in shown
+    assert "Verdict on the SAMPLE" in shown
+    before = target.read_bytes()
+    for bad, message in (
+        (["-p", "epochs", "0"], "ParameterError: epochs takes a whole number of at least 1, not 0"),
+        (["--no-such-option"], "papermill: No such option"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            tools.run(target, [*words, *bad])
+        assert str(caught.value.code).startswith(message)
+        assert "\n" not in caught.value.code
+    assert target.read_bytes() == before
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_single_file_runs_in_an_empty_folder(tmp_path, tools):
