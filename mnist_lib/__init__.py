@@ -17,8 +17,9 @@ from .errors import (
     ParameterError,
     RunError,
 )
-from .history import Epoch, History, logged_run, parse_log
+from .history import Epoch, History
 from .layers import Layer, LayerTable, layer_table
+from .log import logged_run, parse_log
 from .net import Net, count_parameters
 from .recipe import RECIPES, Recipe, get_recipe
 from .run import load_history, run_folder, save_run

@@ -10,7 +10,8 @@ import torch.nn as nn
 
 from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, as_folder
 from .errors import RunError
-from .history import History, logged_run
+from .history import History
+from .log import logged_run
 from .recipe import RECIPES, Recipe
 
 HISTORY = "history.json"

@@ -16,7 +16,8 @@ import torch
 
 from .data import load_mnist
 from .errors import MnistLibError, ParameterError
-from .history import History, logged_run
+from .history import History
+from .log import logged_run
 from .net import Net
 from .recipe import Recipe, get_recipe
 from .run import check_writable, load_history, write_file
