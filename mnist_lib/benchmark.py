@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from .data import MNIST, load_mnist
+from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist
 from .device import environment
 from .errors import MnistLibError
 from .net import Net
@@ -45,7 +45,7 @@ class Transformed(Dataset):
 
         self.data, self.image = data, Image.fromarray
         self.transform = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+            [transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))]
         )
 
     def __len__(self):
@@ -108,11 +108,11 @@ def main() -> None:
                 times[name].append(run.result())
     print(environment(torch.device("cpu")))
     print(f"{data}; {words.rounds} rounds of {words.images:,} images, batch {recipe.batch_size}")
-    print(f"{'':22}batches/s  s/epoch of 60,000")
+    print(f"{'':22}batches/s  s/epoch of {FULL_TRAINING_SET:,}")
     batches = -(-words.images // recipe.batch_size)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     for name, seconds in medians.items():
-        print(f"{name:22}{batches / seconds:9.1f}{seconds * 60_000 / words.images:9.1f}")
+        print(f"{name:22}{batches / seconds:9.1f}{seconds * FULL_TRAINING_SET / words.images:9.1f}")
     slow, fast = medians.values()
     print(f"ratio {slow / fast:.2f}")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from platformdirs import user_cache_path
 
+from .checks import is_whole
 from .errors import DataError, ParameterError
 
 # MD5 of the extracted files. torchvision checks the .gz alone, and an extracted file only for
@@ -53,8 +54,7 @@ class MNIST:
         if train_images is None:
             return self
         there = len(self.train_images)
-        number = isinstance(train_images, int) and not isinstance(train_images, bool)
-        if not number or not 1 <= train_images <= there:
+        if not is_whole(train_images) or not 1 <= train_images <= there:
             raise ParameterError(
                 f"train_images takes a whole number from 1 to {there}, not {train_images!r}"
             )

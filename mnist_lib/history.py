@@ -5,11 +5,11 @@ The same types hold a run trained here and one read from a printed log (`log.py`
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
+from .checks import is_finite, is_whole
 from .errors import LogError
 
 
@@ -29,12 +29,11 @@ class Epoch:
     def __post_init__(self):
         for name in ("epoch", "correct", "images", "batches"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if not is_whole(value) or value < 0:
                 raise LogError(f"{name} must be a whole number, not {value!r}")
         for name in ("test_loss", "last_batch_loss", "seconds", "batches_per_second"):
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
+            if not is_finite(value):
                 raise LogError(f"{name} must be a finite number, not {value!r}")
         if not 0 <= self.correct <= self.images or self.images == 0:
             raise LogError(f"{self.correct} correct of {self.images} images cannot be")

@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 
 from .errors import LayerError
+from .table import lay_out
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -48,13 +49,8 @@ class LayerTable(tuple):
             numbers = (f"{layer.parameters:,}", str(layer.receptive_field), str(layer.jump))
             rows.append((layer.name, layer.kind, shape, *numbers))
         rows.append(("total", "", "", f"{self.parameters:,}", "", ""))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = zip(row, widths, (str.ljust,) * 3 + (str.rjust,) * 3, strict=True)
-            lines.append("  ".join(align(cell, width) for cell, width, align in cells).rstrip())
-        rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        head, rule, *layers, total = lay_out(rows, left=3)
+        return "\n".join([head, rule, *layers, rule, total])
 
 
 def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> LayerTable:

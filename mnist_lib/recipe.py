@@ -1,9 +1,9 @@
 """Recipes: every hyper-parameter of a training run, as data."""
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 
+from .checks import is_finite, is_whole
 from .errors import ParameterError
 
 OPTIMIZERS = ("sgd", "adam")
@@ -26,13 +26,13 @@ class Recipe:
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise ParameterError(f"{name} takes a whole number of at least 1, not {value!r}")
-        if not _is_finite(self.learning_rate) or self.learning_rate <= 0:
+        if not is_finite(self.learning_rate) or self.learning_rate <= 0:
             raise ParameterError(
                 f"learning_rate takes a number above 0, not {self.learning_rate!r}"
             )
-        if not _is_finite(self.momentum) or not 0 <= self.momentum < 1:
+        if not is_finite(self.momentum) or not 0 <= self.momentum < 1:
             raise ParameterError(
                 f"momentum takes a number from 0 to less than 1, not {self.momentum!r}"
             )
@@ -40,11 +40,6 @@ class Recipe:
             raise ParameterError(
                 f"optimizer takes one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}"
             )
-
-
-def _is_finite(value) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max  # nan is not
 
 
 # The assignment records neither optimiser nor learning rate. `logged` is the plausible recipe

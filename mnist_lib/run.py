@@ -86,10 +86,15 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
     logged = logged_run() if history.source == "mnist" else None
     # Copies, since safetensors refuses tensors that share memory.
     weights = {name: tensor.clone().contiguous() for name, tensor in net.state_dict().items()}
-    write_file(folder / HISTORY, lambda path: path.write_text(history.to_json(), encoding="utf-8"))
+    save_history(folder / HISTORY, history)
     write_file(folder / WEIGHTS, lambda path: path.write_bytes(save(weights)))
     write_file(folder / CURVES, lambda path: plots.save_curves(history, path, logged))
     return [folder / HISTORY, folder / WEIGHTS, folder / CURVES]
+
+
+def save_history(path: Path, history: History) -> None:
+    """Write a history as JSON; `load_history` reads it. RunError where it cannot be written."""
+    write_file(path, lambda aside: aside.write_text(history.to_json(), encoding="utf-8"))
 
 
 def load_history(path: str | os.PathLike) -> History:

@@ -20,8 +20,8 @@ from .history import History
 from .log import logged_run
 from .net import Net
 from .recipe import Recipe, get_recipe
-from .run import check_writable, load_history, write_file
-from .training import train
+from .run import check_writable, load_history, save_history
+from .training import set_seed, train
 
 
 def study(
@@ -56,9 +56,9 @@ def study(
 def _run(job) -> tuple[Path, History]:
     path, recipe, seed, data_dir = job
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
+    set_seed(seed)
     history = train(Net(), load_mnist(data_dir, source="mnist"), recipe, seed, verbose=False)
-    write_file(path, lambda aside: aside.write_text(history.to_json(), encoding="utf-8"))
+    save_history(path, history)
     return path, history
 
 

@@ -10,6 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from .checks import is_whole
 from .data import MNIST, normalize
 from .device import environment, keep_freed_memory
 from .errors import ParameterError, RunError
@@ -17,7 +18,7 @@ from .history import Epoch, History, bar_text
 from .net import count_parameters
 from .recipe import Recipe
 
-TEST_BATCH = 250  # images; larger ones are no faster on a CPU and take memory
+TEST_BATCH = 250  # images; larger ones take memory
 REFRESHES = 10  # of the progress bar an epoch; each one waits for the GPU
 
 
@@ -26,7 +27,7 @@ def set_seed(seed: int) -> None:
 
     Raises ParameterError unless `seed` is a whole number from 0 to 2**63 - 1.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not is_whole(seed) or not 0 <= seed < 2**63:
         raise ParameterError(f"seed takes a whole number from 0 to 2**63 - 1, not {seed!r}")
     torch.manual_seed(seed)
 

@@ -158,6 +158,7 @@ def test_malformed_logs_name_the_line(log, message):
         make(9900).to_json().replace("9900", "true"),
         make(9900).to_json().replace("9900", "-1"),
         make(9900).to_json().replace("0.05", "NaN"),
+        make(9900).to_json().replace("0.05", "1" + "0" * 400),
         make(9900).to_json().replace('"epoch": 1', '"epoch": 2'),
         "[" * 100_000,
     ],

@@ -22,15 +22,24 @@ def notebook():
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def execute(notebook, folder, cwd=None, **parameters):
+def execute(notebook, folder, **parameters):
     """Run a notebook with papermill; the executed notebook. Its file is `out.ipynb` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     return papermill.execute_notebook(
         str(notebook),
         str(folder / "out.ipynb"),
         parameters={"run_dir": str(folder / "run")} | parameters,
-        cwd=str(cwd or folder),
+        cwd=str(folder),
         progress_bar=False,
+    )
+
+
+def nbval(notebook):
+    """Run a notebook against its own outputs, with the committed notebook's conftest beside it."""
+    shutil.copy(NOTEBOOK.parent / "conftest.py", notebook.parent)
+    words = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [*words, notebook.name], cwd=notebook.parent, capture_output=True, text=True
     )
 
 
@@ -68,13 +77,11 @@ def test_papermill_runs_it_and_it_leaves_its_files(quick):
 def test_second_run_prints_the_same_to_the_digit(quick):
     """nbval with no cell ignored but for what it says of the progress bar on stderr."""
     folder, executed = quick
-    shutil.copy(NOTEBOOK.parent / "conftest.py", folder)
     for cell in executed.cells:
         if IGNORED in cell.metadata.get("tags", []):
             cell.metadata.tags.remove(IGNORED)
     nbformat.write(executed, folder / "strict.ipynb")
-    words = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider"]
-    result = subprocess.run([*words, "strict.ipynb"], cwd=folder, capture_output=True, text=True)
+    result = nbval(folder / "strict.ipynb")
     assert result.returncode == 0, result.stdout[-3000:]
     code_cells = sum(cell.cell_type == "code" for cell in executed.cells)
     assert f"{code_cells} passed" in result.stdout
@@ -83,17 +90,13 @@ def test_second_run_prints_the_same_to_the_digit(quick):
 @pytest.mark.parametrize(("printed", "code"), [(883, 0), (882, 1)])
 def test_nbval_notices_a_changed_digit(tmp_path, printed, code):
     """The comparison above can fail."""
-    bent = tmp_path
-    shutil.copy(NOTEBOOK.parent / "conftest.py", bent)
     source = f"print('Accuracy: {printed}/1000')"
     cell = nbformat.v4.new_code_cell(source, execution_count=1, outputs=[])
     cell.outputs.append(
         nbformat.v4.new_output("stream", name="stdout", text="Accuracy: 883/1000\n")
     )
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), bent / "bent.ipynb")
-    words = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider"]
-    result = subprocess.run([*words, "bent.ipynb"], cwd=bent, capture_output=True, text=True)
-    assert result.returncode == code
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "bent.ipynb")
+    assert nbval(tmp_path / "bent.ipynb").returncode == code
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_help_lists_every_parameter_with_type_and_text():
     assert shown == names
 
 
-def test_finds_the_checkout_from_any_folder_in_it(tmp_path, monkeypatch):
+def test_finds_the_checkout_from_any_folder_in_it():
     """With no library installed, from the notebook's folder and from one further down."""
     code = (
         "import json, sys, pathlib;"
