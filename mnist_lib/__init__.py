@@ -6,6 +6,7 @@ imported apart, `from mnist_lib import plots`, so that `import mnist_lib` stays 
 
 __version__ = "1.0.0"
 
+from .augment import augment, draw
 from .claims import Claim, Verdict, describe, verdict
 from .data import MNIST, load_mnist, normalize
 from .device import environment, pick_device
@@ -20,7 +21,7 @@ from .errors import (
 from .history import Epoch, History
 from .layers import Layer, LayerTable, layer_table
 from .log import logged_run, parse_log
-from .net import Net, count_parameters
+from .net import Net, SprintNet, count_parameters, make_net
 from .recipe import RECIPES, Recipe, get_recipe
 from .run import load_history, run_folder, save_run
 from .training import infer, set_seed, test, train
@@ -41,9 +42,12 @@ __all__ = [
     "ParameterError",
     "Recipe",
     "RunError",
+    "SprintNet",
     "Verdict",
+    "augment",
     "count_parameters",
     "describe",
+    "draw",
     "environment",
     "get_recipe",
     "infer",
@@ -51,6 +55,7 @@ __all__ = [
     "load_history",
     "load_mnist",
     "logged_run",
+    "make_net",
     "normalize",
     "parse_log",
     "pick_device",

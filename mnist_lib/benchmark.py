@@ -4,25 +4,34 @@ The assignment's way reads images through DataLoader, ToTensor and Normalize int
 the assignment writes it, with the optimiser's default loop; ours is `mnist_lib.train`'s. They take
 turns, so that a slower minute of the machine slows both, each time in a new process, since
 the allocator's settings that ours makes (`keep_freed_memory`) would speed up the other too.
+
+The share of the peak is that of the machine's own float32 matrix multiplication with as many
+threads: the floating-point operations of the net's forward and backward pass over both times.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
-from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist
-from .device import environment
+from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist, normalize
+from .device import environment, peak_memory
 from .errors import MnistLibError
-from .net import Net
+from .net import Net, make_net
 from .recipe import Recipe, get_recipe
-from .training import train
+from .table import lay_out
+from .training import set_seed, train
+
+AGREEMENT_STEPS = 20  # from the same weights, over which both nets' losses are compared
 
 
 class AssignmentNet(Net):
@@ -72,49 +81,152 @@ def assignments_way(data: MNIST, recipe: Recipe) -> float:
 
 def our_way(data: MNIST, recipe: Recipe) -> float:
     """Seconds of one epoch of `mnist_lib.train`, without its test."""
-    return train(Net(), data, recipe, verbose=False).final.seconds
+    return train(make_net(recipe), data, recipe, verbose=False).final.seconds
 
 
-def _warmed(way, data: MNIST, recipe: Recipe, threads: int) -> float:
+def compiled_way(data: MNIST, recipe: Recipe) -> float:
+    """The same with torch.compile, which has compiled before."""
+    return train(make_net(recipe), data, recipe, verbose=False, compiled=True).final.seconds
+
+
+WAYS = {
+    "the assignment's way": assignments_way,
+    "mnist_lib.train": our_way,
+    "mnist_lib.train, compiled": compiled_way,
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One epoch: how long, and the most memory its process has taken."""
+
+    seconds: float
+    peak_memory: int  # bytes; 0 where the system does not tell
+
+
+def measure(way: str, data: MNIST, recipe: Recipe, threads: int) -> Measurement:
+    """One epoch, after a warm-up of a few steps."""
     torch.set_num_threads(threads)
-    way(data.take(20 * recipe.batch_size), recipe)
-    return way(data, recipe)
+    WAYS[way](data.take(4 * recipe.batch_size), recipe)
+    return Measurement(WAYS[way](data, recipe), peak_memory())
+
+
+def matmul_peak(threads: int, size: int = 2048, rounds: int = 15) -> float:
+    """Floating-point operations a second of a float32 matrix multiplication, the median."""
+    torch.set_num_threads(threads)
+    matrix = torch.randn(size, size)
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(times)
+
+
+def operations() -> int:
+    """Floating-point operations of one image's training step: forward and backward pass."""
+    net = Net()
+    with FlopCounterMode(display=False) as counter:
+        F.nll_loss(net(torch.randn(2, 1, 28, 28)), torch.tensor([0, 1])).backward()
+    return counter.get_total_flops() // 2
+
+
+def agreement(data: MNIST, recipe: Recipe) -> float:
+    """The largest relative difference of loss between both nets over the first steps.
+
+    In float64, where rounding is small enough to show that nothing else differs.
+    """
+    losses = []
+    for make in (AssignmentNet, Net):
+        set_seed(0)
+        net = make().double()
+        optimizer = torch.optim.SGD(
+            net.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum
+        )
+        losses.append([])
+        for step in range(AGREEMENT_STEPS):
+            batch = slice(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+            optimizer.zero_grad()
+            images = normalize(data.train_images[batch]).double()
+            loss = F.nll_loss(net(images), data.train_labels[batch])
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    return max(abs(ours - theirs) / theirs for theirs, ours in zip(*losses, strict=True))
+
+
+def table(measured: dict, peaks: dict[int, float], images: int) -> str:
+    """The medians of `measured`: (threads, batch, way) to a list of Measurements."""
+    rows = [
+        ("threads", "batch", "", "batches/s", "s/epoch", "ratio", "of peak", "memory"),
+    ]
+    flop = operations()
+    for (threads, batch, way), runs in measured.items():
+        seconds = statistics.median(run.seconds for run in runs)
+        theirs = statistics.median(
+            run.seconds for run in measured[threads, batch, "the assignment's way"]
+        )
+        rows.append(
+            (
+                str(threads),
+                str(batch),
+                way,
+                f"{-(-images // batch) / seconds:.1f}",
+                f"{seconds * FULL_TRAINING_SET / images:.1f}",
+                f"{theirs / seconds:.2f}",
+                f"{flop * images / seconds / peaks[threads]:.0%}",
+                f"{max(run.peak_memory for run in runs) / 1e6:.0f} MB",
+            )
+        )
+    return "\n".join(lay_out(rows, left=3))
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"takes whole numbers of at least 1, not {text!r}")
+    return int(text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="mnist_lib.benchmark", description=__doc__)
-    parser.add_argument("--images", type=int, default=9_600, help="training images a round")
-    parser.add_argument("--rounds", type=int, default=5, help="the median is taken")
-    parser.add_argument("--threads", type=int, help="of the CPU, by default all cores")
+    parser.add_argument("--images", type=_whole, default=9_600, help="training images a round")
+    parser.add_argument("--rounds", type=_whole, default=5, help="the median is taken")
+    parser.add_argument("--threads", type=_whole, nargs="+", default=[1, 2], help="of the CPU")
+    parser.add_argument("--batches", type=_whole, nargs="+", default=[32, 128, 512], help="sizes")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile too: takes longer")
     parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
     words = parser.parse_args()
-    if words.rounds < 1 or (words.threads is not None and words.threads < 1):
-        parser.error("--rounds and --threads take whole numbers of at least 1")
-    if words.threads:
-        torch.set_num_threads(words.threads)
-    recipe = get_recipe("logged", epochs=1)
+    recipes = {size: get_recipe("logged", epochs=1, batch_size=size) for size in words.batches}
     try:
         data = load_mnist(words.data_dir)
         part = data.take(words.images)
+        for size in words.batches:
+            part.check_batch_size(4 * size)
     except MnistLibError as error:
         sys.exit(f"{parser.prog}: {error}")
-    ways = {"the assignment's way": assignments_way, "mnist_lib.train": our_way}
-    times = {name: [] for name in ways}
+    ways = list(WAYS) if words.compiled else list(WAYS)[:2]
+    cells = list(itertools.product(words.threads, words.batches, ways))
+    measured = {cell: [] for cell in cells}
+    peaks = {threads: [] for threads in words.threads}
     spawn = multiprocessing.get_context("spawn")
     for _ in range(words.rounds):
-        for name, way in ways.items():
+        for threads in words.threads:
             with ProcessPoolExecutor(1, spawn) as process:
-                run = process.submit(_warmed, way, part, recipe, torch.get_num_threads())
-                times[name].append(run.result())
+                peaks[threads].append(process.submit(matmul_peak, threads).result())
+        for threads, size, way in cells:
+            with ProcessPoolExecutor(1, spawn) as process:
+                run = process.submit(measure, way, part, recipes[size], threads)
+                measured[threads, size, way].append(run.result())
+    medians = {threads: statistics.median(values) for threads, values in peaks.items()}
     print(environment(torch.device("cpu")))
-    print(f"{data}; {words.rounds} rounds of {words.images:,} images, batch {recipe.batch_size}")
-    print(f"{'':22}batches/s  s/epoch of {FULL_TRAINING_SET:,}")
-    batches = -(-words.images // recipe.batch_size)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    for name, seconds in medians.items():
-        print(f"{name:22}{batches / seconds:9.1f}{seconds * FULL_TRAINING_SET / words.images:9.1f}")
-    slow, fast = medians.values()
-    print(f"ratio {slow / fast:.2f}")
+    print(f"{data}; the median of {words.rounds} rounds of {words.images:,} images\n")
+    print(table(measured, medians, words.images))
+    for threads, peak in medians.items():
+        print(
+            f"\nfloat32 matrix multiplication, {threads} threads: {peak / 1e9:.0f} GFLOP/s", end=""
+        )
+    difference = agreement(part, recipes[words.batches[0]])
+    print(f"\nlosses of the two ways' first {AGREEMENT_STEPS} steps agree within {difference:.1e}")
 
 
 if __name__ == "__main__":

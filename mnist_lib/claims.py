@@ -106,6 +106,8 @@ def describe(history: History) -> str:
     if history.source == "sample":
         sizes = f"{trained:,} to train, " if trained else ""
         return f"the SAMPLE ({sizes}{history.images:,} to test)"
+    if history.source == "validation":
+        return f"a VALIDATION split, {history.images:,} images held out of the training set"
     if history.images != FULL_TEST_SET:
         return f"{history.images:,} test images, not MNIST's {FULL_TEST_SET:,}"
     if trained and trained < FULL_TRAINING_SET:

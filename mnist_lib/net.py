@@ -1,19 +1,27 @@
-"""The assignment's net: 13,322 parameters, seven convolutions, no fully connected layer."""
+"""The nets: the assignment's, and a smaller, faster one for the recipe `sprint`."""
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+from .recipe import Recipe
 
 
 class Net(nn.Module):
     """CNN of the assignment: images (N, 1, 28, 28) to log-probabilities (N, 10).
 
-    Layers and state_dict names are the assignment's. Two things differ, neither in the result:
+    13,322 parameters, seven convolutions, no fully connected layer. With `crop` below 28 it looks
+    at the middle of the images only, `crop` pixels square; the parameters are the same.
+
+    Layers and state_dict names are the assignment's. Three things differ, none in the result:
     ReLU runs after max-pooling, not before (both are monotone, so they commute, and ReLU then
-    sees a quarter of the pixels), and log_softmax names its dimension.
+    sees a quarter of the pixels); in training, a bias that a batch norm would subtract again is
+    not added (`conv_norm`); and log_softmax names its dimension.
     """
 
-    def __init__(self):
+    def __init__(self, crop: int = 28):
         super().__init__()
+        self.crop = crop
         self.conv1 = nn.Conv2d(1, 8, 3, padding=1)
         self.BatchNorm1 = nn.BatchNorm2d(8)
         self.conv2 = nn.Conv2d(8, 16, 3, padding=1)
@@ -29,18 +37,82 @@ class Net(nn.Module):
         self.conv6 = nn.Conv2d(16, 32, 3)
         self.conv7 = nn.Conv2d(32, 10, 1)
 
-    def forward(self, x):  # (N, 1, 28, 28)
-        # contiguous: in channels_last, batch norm of only 8 channels is slow on two threads, which
-        # then write to the same cache lines. Changes nothing where the layout is the default.
-        x = F.relu(self.BatchNorm1(self.conv1(x).contiguous()))  # (N, 8, 28, 28)
-        x = F.relu(self.pool1(self.BatchNorm2(self.conv2(x))))  # (N, 16, 14, 14)
-        x = F.relu(self.BatchNorm3(self.conv3(x)))  # (N, 16, 14, 14)
-        x = F.relu(self.pool2(self.BatchNorm4(self.conv4(x))))  # (N, 16, 7, 7)
-        x = F.relu(self.BatchNorm5(self.conv5(x)))  # (N, 16, 5, 5)
+    def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 28
+        x = conv_norm(self.conv1, self.BatchNorm1, middle(x, self.crop))
+        x = F.relu(for_cpu(x))  # (N, 8, 28, 28)
+        x = F.relu(self.pool1(conv_norm(self.conv2, self.BatchNorm2, x)))  # (N, 16, 14, 14)
+        x = F.relu(conv_norm(self.conv3, self.BatchNorm3, x))  # (N, 16, 14, 14)
+        x = F.relu(self.pool2(conv_norm(self.conv4, self.BatchNorm4, x)))  # (N, 16, 7, 7)
+        x = F.relu(conv_norm(self.conv5, self.BatchNorm5, x))  # (N, 16, 5, 5)
         x = F.relu(self.conv6(x))  # (N, 32, 3, 3)
         x = self.conv7(x)  # (N, 10, 3, 3)
         x = x.mean((2, 3))  # (N, 10)
         return F.log_softmax(x, dim=1)
+
+
+class SprintNet(nn.Module):
+    """CNN of the recipe `sprint`: images (N, 1, 28, 28) to log-probabilities (N, 10).
+
+    Four neighbouring pixels become four channels first, so that every convolution works on a
+    quarter of the pixels or fewer, and none on a single channel, which oneDNN does slowly.
+    """
+
+    def __init__(self, crop: int = 28):
+        super().__init__()
+        self.crop = crop
+        self.fold = nn.PixelUnshuffle(2)
+        self.conv1 = nn.Conv2d(4, 16, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 24, 3, bias=False)
+        self.norm2 = nn.BatchNorm2d(24)
+        self.pool = nn.MaxPool2d(2)
+        self.conv3 = nn.Conv2d(24, 48, 3, bias=False)
+        self.norm3 = nn.BatchNorm2d(48)
+        self.linear = nn.Linear(48, 10)
+
+    def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 24
+        x = for_cpu(self.fold(middle(x, self.crop)))  # (N, 4, 12, 12)
+        x = F.relu(self.norm1(self.conv1(x)))  # (N, 16, 12, 12)
+        x = F.relu(self.pool(self.norm2(self.conv2(x))))  # (N, 24, 5, 5)
+        x = F.relu(self.norm3(self.conv3(x)))  # (N, 48, 3, 3)
+        x = self.linear(x.mean((2, 3)))  # (N, 10)
+        return F.log_softmax(x, dim=1)
+
+
+def make_net(recipe: Recipe) -> nn.Module:
+    """The recipe's net, with the random weights that `set_seed` makes reproducible."""
+    nets = {"assignment": Net, "sprint": SprintNet}
+    return nets[recipe.net](crop=recipe.crop)
+
+
+def middle(x: torch.Tensor, size: int) -> torch.Tensor:
+    """The middle `size` pixels square of images (N, C, H, W); smaller ones whole. Contiguous."""
+    margin = max(0, (x.shape[-1] - size) // 2)
+    return x[..., margin : margin + size, margin : margin + size].contiguous()
+
+
+def for_cpu(x: torch.Tensor) -> torch.Tensor:
+    """`x` in the layout of oneDNN's faster convolutions, where it is on the CPU.
+
+    Not for the first layer's output: in this layout, batch norm of as few as 8 channels is slow,
+    since two threads then write to the same cache lines.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    """`norm(conv(x))`, in training without the work of the bias.
+
+    Batch norm subtracts the mean, and the bias with it: output and gradients are those without
+    it, its own gradient is zero but for rounding. oneDNN takes nearly as long for that gradient as
+    for the weights'. Only the running mean, which evaluation uses, has to be told of the bias.
+    """
+    if not norm.training:
+        return norm(conv(x))
+    x = norm(F.conv2d(x, conv.weight, stride=conv.stride, padding=conv.padding))
+    # data: the backward pass holds on to the running mean, though it never reads it in training.
+    norm.running_mean.data.add_(conv.bias.data, alpha=norm.momentum)
+    return x
 
 
 def count_parameters(net: nn.Module) -> int:

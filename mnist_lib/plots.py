@@ -15,6 +15,7 @@ from .claims import TARGET, describe
 from .errors import ParameterError
 from .history import History
 from .recipe import Recipe
+from .training import learning_rates
 
 THIS, LOGGED, GOAL, WRONG = "tab:blue", "0.55", "tab:green", "tab:red"
 
@@ -79,7 +80,8 @@ def plot_loss(history: History, logged: History | None = None, ax: Axes | None =
 def plot_learning_rate(recipe: Recipe, ax: Axes | None = None) -> Axes:
     """The recipe's learning rate over epochs."""
     ax = ax or plt.gca()
-    ax.plot([0, recipe.epochs], [recipe.learning_rate] * 2, color=THIS)
+    steps = 100 * recipe.epochs
+    ax.plot(torch.arange(steps) / 100, learning_rates(recipe, steps), color=THIS)
     ax.set(title="Learning rate", xlabel="epoch", ylabel="learning rate", ylim=(0, None))
     return ax
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from .checks import is_finite, is_whole
 from .errors import ParameterError
 
+NETS = ("assignment", "sprint")
 OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("constant", "one_cycle")
 
 
 @dataclass(frozen=True)
@@ -19,27 +21,56 @@ class Recipe:
     name: str
     epochs: int  # passes over the training images
     batch_size: int  # images a step; the last batch of an epoch may be smaller
-    learning_rate: float  # step size, constant
+    learning_rate: float  # step size; the schedule's peak
     momentum: float = 0.9  # of "sgd", per step; "adam" has its own betas (0.9, 0.999)
     optimizer: str = "sgd"  # "sgd" or "adam"
+    net: str = "assignment"  # "assignment" or "sprint"; see make_net
+    crop: int = 28  # side, in pixels, of the middle of the images that the net looks at
+    nesterov: bool = False  # Nesterov's momentum, of "sgd"
+    weight_decay: float = 0.0  # L2 penalty on all parameters
+    schedule: str = "constant"  # "constant", or "one_cycle": up to learning_rate, then down to 0
+    warm_up: float = 0.0  # share of all steps that "one_cycle" takes to its peak
+    rotation: float = 0.0  # augmentation, degrees: each image by up to so many, either way
+    shift: float = 0.0  # augmentation, pixels: each image by up to so many, along either axis
+    scale: float = 0.0  # augmentation, share of the size: larger or smaller by up to so much
+    averaging: float = 0.0  # decay a step of the weights' moving average, which is tested; 0: none
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             if not is_whole(value) or value < 1:
                 raise ParameterError(f"{name} takes a whole number of at least 1, not {value!r}")
+        if not is_whole(self.crop) or self.crop % 2 or not 18 <= self.crop <= 28:
+            raise ParameterError(f"crop takes an even number from 18 to 28, not {self.crop!r}")
         if not is_finite(self.learning_rate) or self.learning_rate <= 0:
             raise ParameterError(
                 f"learning_rate takes a number above 0, not {self.learning_rate!r}"
             )
-        if not is_finite(self.momentum) or not 0 <= self.momentum < 1:
-            raise ParameterError(
-                f"momentum takes a number from 0 to less than 1, not {self.momentum!r}"
-            )
-        if self.optimizer not in OPTIMIZERS:
-            raise ParameterError(
-                f"optimizer takes one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}"
-            )
+        for name in ("momentum", "averaging", "scale", "warm_up"):
+            value = getattr(self, name)
+            if not is_finite(value) or not 0 <= value < 1:
+                raise ParameterError(f"{name} takes a number from 0 to less than 1, not {value!r}")
+        for name in ("weight_decay", "rotation", "shift"):
+            value = getattr(self, name)
+            if not is_finite(value) or value < 0:
+                raise ParameterError(f"{name} takes a number of at least 0, not {value!r}")
+        if not isinstance(self.nesterov, bool):
+            raise ParameterError(f"nesterov takes True or False, not {self.nesterov!r}")
+        if self.nesterov and not self.momentum:
+            raise ParameterError("nesterov takes a momentum above 0")
+        for name, choices in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("net", NETS),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ParameterError(f"{name} takes one of {', '.join(choices)}, not {value!r}")
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are augmented."""
+        return bool(self.rotation or self.shift or self.scale)
 
 
 # The assignment records neither optimiser nor learning rate. `logged` is the plausible recipe

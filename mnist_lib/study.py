@@ -1,11 +1,11 @@
 """One recipe over many seeds: `python -m mnist_lib.study FOLDER --recipe NAME --seeds 0-9`.
 
-Every run is one thread of one process, so that a run's numbers do not depend on how many run
-beside it. A run that is already in FOLDER is not trained again: stop it and start it as you like.
+Every run is a process of its own with a fixed number of threads, so that its numbers do not depend
+on how many run beside it. (Two of one thread each together do more than one of two.) A run that is
+already in FOLDER is not trained again: stop it and start it as you like.
 """
 
 import argparse
-import dataclasses
 import multiprocessing
 import statistics
 import sys
@@ -14,31 +14,46 @@ from pathlib import Path
 
 import torch
 
-from .data import load_mnist
+from .data import FOLDS, load_mnist
 from .errors import MnistLibError, ParameterError
 from .history import History
 from .log import logged_run
-from .net import Net
+from .net import make_net
 from .recipe import Recipe, get_recipe
 from .run import check_writable, load_history, save_history
 from .training import set_seed, train
 
 
 def study(
-    folder: Path, recipe: Recipe, seeds: list[int], processes: int = 2, data_dir: str | None = None
+    folder: Path,
+    recipe: Recipe,
+    seeds: list[int],
+    processes: int = 2,
+    threads: int = 1,
+    validation: bool = False,
+    data_dir: str | None = None,
 ) -> list[History]:
-    """Train the assignment's net with `recipe` once for each seed; histories in order of the seeds.
+    """Train the recipe's net once for each seed; histories in order of the seeds.
+
+    With `validation`, seed n trains on 55,000 of the training images and is tested on the 5,000
+    others of fold n (modulo 12): the test set is not looked at.
 
     A run's history stays in `folder` as `seed-N.json`. Raises ParameterError where such a file
-    is another recipe's.
+    is another recipe's, or was tested on other images.
     """
+    for name, value in (("processes", processes), ("threads", threads)):
+        if value < 1:
+            raise ParameterError(f"{name} takes a whole number of at least 1, not {value}")
     paths = {seed: folder / f"seed-{seed}.json" for seed in seeds}
+    source = "validation" if validation else "mnist"
     for path in paths.values():
-        if path.exists() and load_history(path).record.get("recipe") != dataclasses.asdict(recipe):
-            raise ParameterError(f"{path} is a run of another recipe; name another folder")
-    jobs = [(path, recipe, seed, data_dir) for seed, path in paths.items() if not path.exists()]
-    if processes < 1:
-        raise ParameterError(f"processes takes a whole number of at least 1, not {processes}")
+        if path.exists() and not _is_of(load_history(path), recipe, source):
+            raise ParameterError(f"{path} is a run of another recipe or test; name another folder")
+    jobs = [
+        (path, recipe, seed, threads, validation, data_dir)
+        for seed, path in paths.items()
+        if not path.exists()
+    ]
     if jobs:
         check_writable(folder)
         load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
@@ -53,11 +68,19 @@ def study(
     return [load_history(path) for path in paths.values()]
 
 
+def _is_of(history: History, recipe: Recipe, source: str) -> bool:
+    # A field that the recipe of an old record lacks had no effect then: its default.
+    return (Recipe(**history.record["recipe"]), history.source) == (recipe, source)
+
+
 def _run(job) -> tuple[Path, History]:
-    path, recipe, seed, data_dir = job
-    torch.set_num_threads(1)
+    path, recipe, seed, threads, validation, data_dir = job
+    torch.set_num_threads(threads)
+    data = load_mnist(data_dir, source="mnist")
+    if validation:
+        data = data.hold_out(seed % FOLDS)
     set_seed(seed)
-    history = train(Net(), load_mnist(data_dir, source="mnist"), recipe, seed, verbose=False)
+    history = train(make_net(recipe), data, recipe, seed, verbose=False)
     save_history(path, history)
     return path, history
 
@@ -125,16 +148,31 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=_seeds, default="0-9", help="one seed or a range: 0-9")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="train on 55,000 images and test on the 5,000 others, fold by fold; no test set",
+    )
     parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
     words = parser.parse_args()
     try:
         recipe = get_recipe(words.recipe, **dict(words.set))
-        histories = study(words.folder, recipe, words.seeds, words.processes, words.data_dir)
+        histories = study(
+            words.folder,
+            recipe,
+            words.seeds,
+            words.processes,
+            words.threads,
+            words.validation,
+            words.data_dir,
+        )
     except MnistLibError as error:
         sys.exit(f"{parser.prog}: {error}")
     print(summary(histories))
-    accuracy, loss = distance(histories, logged_run())
-    print(f"distance from the logged run's curve: {accuracy:.4f} points, {loss:.5f} nats")
+    if not words.validation:
+        accuracy, loss = distance(histories, logged_run())
+        print(f"distance from the logged run's curve: {accuracy:.4f} points, {loss:.5f} nats")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from .augment import augment, draw
+from .average import WeightAverage
 from .checks import is_whole
 from .data import MNIST, normalize
 from .device import environment, keep_freed_memory
@@ -19,7 +21,7 @@ from .net import count_parameters
 from .recipe import Recipe
 
 TEST_BATCH = 250  # images; larger ones take memory
-REFRESHES = 10  # of the progress bar an epoch; each one waits for the GPU
+REFRESHES = 10  # of the progress bar's loss, an epoch; on the CPU, where they cost nothing
 
 
 def set_seed(seed: int) -> None:
@@ -33,17 +35,25 @@ def set_seed(seed: int) -> None:
 
 
 def train(
-    net: nn.Module, data: MNIST, recipe: Recipe, seed: int = 0, verbose: bool = True
+    net: nn.Module,
+    data: MNIST,
+    recipe: Recipe,
+    seed: int = 0,
+    verbose: bool = True,
+    compiled: bool = False,
 ) -> History:
     """Train `net` in place on the device it is on, and test it after each epoch.
 
-    `seed` fixes the order of the images (the net's initial weights are the caller's to seed).
-    On the CPU of one machine with one number of threads, the same net, data, recipe and seed give
-    the same history (times aside) and the same weights to the bit. (A net that draws random
-    numbers itself, as dropout does, needs `set_seed` just before as well.)
+    `seed` fixes the order of the images and their augmentation (the net's initial weights are the
+    caller's to seed). On the CPU of one machine with one number of threads, the same net, data,
+    recipe and seed give the same history (times aside) and the same weights to the bit. (A net that
+    draws random numbers itself, as dropout does, needs `set_seed` just before as well.)
+
+    Where the recipe averages weights, the average is what is tested, and what `net` ends with.
 
     `verbose` prints in the assignment's format: the progress bar to stderr, the test line to
-    stdout; `parse_log` reads both back.
+    stdout; `parse_log` reads both back. `compiled` lets torch.compile fuse the net: the same to
+    rounding, after a pause of its own that counts as training time.
 
     Raises ParameterError where the batch is larger than the training set, RunError where the loss
     is no longer finite.
@@ -57,34 +67,42 @@ def train(
         "seed": seed,
         "parameters": count_parameters(net),
         "train_images": len(images),
+        "compiled": compiled,
         "environment": environment(device),
     }
     if device.type == "cpu":
         keep_freed_memory()
-        net.to(memory_format=torch.channels_last)  # the faster layout of oneDNN's convolutions
     optimizer = make_optimizer(net, recipe)
+    steps = -(-len(images) // recipe.batch_size)  # an epoch's
+    scheduler = make_scheduler(optimizer, recipe, steps * recipe.epochs)
+    average = WeightAverage(net, recipe.averaging)
+    model = torch.compile(net) if compiled else net
     # On the CPU for every device, so that the order does not depend on the device.
-    shuffle = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
     epochs = []
     for epoch in range(1, recipe.epochs + 1):
         start = time.perf_counter()
         net.train()
-        batches = torch.randperm(len(images), generator=shuffle).to(device).split(recipe.batch_size)
+        # All that the epoch takes from the CPU goes to the device here: no step waits for it.
+        batches = torch.randperm(len(images), generator=random).to(device).split(recipe.batch_size)
+        numbers = draw(len(images), recipe, random).to(device).split(recipe.batch_size)
         bar = tqdm(total=len(batches), file=sys.stderr, mininterval=1, disable=not verbose)
         for batch_id, batch in enumerate(batches):
             optimizer.zero_grad()
-            output = net(normalize(images[batch]))
+            output = model(augment(images[batch], numbers[batch_id], recipe))
             loss = F.nll_loss(output, labels[batch])
             loss.backward()
             optimizer.step()
+            scheduler.step()
+            average.update()
             bar.update()
-            if verbose and batch_id % (len(batches) // REFRESHES + 1) == 0:
+            if device.type == "cpu" and verbose and batch_id % (steps // REFRESHES + 1) == 0:
                 bar.set_description(bar_text(loss.item(), batch_id), refresh=False)
         last_batch_loss = loss.item()  # waits for the device: the epoch's time ends here
         seconds = time.perf_counter() - start
         bar.set_description(bar_text(last_batch_loss, batch_id))
         bar.close()
-        test_loss, correct = test(net, data)
+        test_loss, correct = test(average.net, data)
         if not (math.isfinite(last_batch_loss) and math.isfinite(test_loss)):
             raise RunError(
                 f"training diverged in epoch {epoch} of recipe {recipe.name!r}: the loss is "
@@ -105,18 +123,57 @@ def train(
         )
         if verbose:
             print(epochs[-1].test_line(), flush=True)
+    net.load_state_dict(average.net.state_dict())
     return History(tuple(epochs), source=data.source, record=record)
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over all parameters of `net`."""
-    # Fused: one kernel for all parameters. MPS has it for some optimisers only.
-    fused = next(net.parameters()).device.type != "mps"
+    values = {
+        "lr": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        # One kernel for all parameters. MPS has it for some optimisers only.
+        "fused": next(net.parameters()).device.type != "mps",
+    }
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(net.parameters(), lr=recipe.learning_rate, fused=fused)
+        return torch.optim.Adam(net.parameters(), **values)
     return torch.optim.SGD(
-        net.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, fused=fused
+        net.parameters(), momentum=recipe.momentum, nesterov=recipe.nesterov, **values
     )
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The recipe's learning rate over `steps` steps of the optimiser.
+
+    "one_cycle" is torch's OneCycleLR with straight lines and the momentum left alone: from a
+    tenth of the peak up to it, then down to nothing (Smith and Topin 2018).
+    """
+    if recipe.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        recipe.learning_rate,
+        total_steps=steps + 1,  # the rate after the last step counts too
+        pct_start=recipe.warm_up,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        div_factor=10,
+        final_div_factor=100,
+    )
+
+
+def learning_rates(recipe: Recipe, steps: int) -> list[float]:
+    """The learning rate of each of `steps` steps."""
+    optimizer = make_optimizer(nn.Linear(1, 1), recipe)
+    scheduler = make_scheduler(optimizer, recipe, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 @torch.no_grad()

@@ -43,7 +43,9 @@ def test_a_run_is_its_seeds_alone(tmp_path, sample, monkeypatch):
     monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: sample.take(100))
     recipe = get_recipe("logged", epochs=1)
     threads = torch.get_num_threads()
-    runs = [_run((tmp_path / f"{n}.json", recipe, seed, None)) for n, seed in enumerate((5, 6, 5))]
+    paths = [tmp_path / f"{name}.json" for name in "abc"]
+    seeds = zip(paths, (5, 6, 5), strict=True)
+    runs = [_run((path, recipe, seed, 1, False, None)) for path, seed in seeds]
     torch.set_num_threads(threads)
     assert [load_history(path) for path, _ in runs] == [history for _, history in runs]
     losses = [history.final.test_loss for _, history in runs]
