@@ -107,7 +107,7 @@ class Measurement:
 def measure(way: str, data: MNIST, recipe: Recipe, threads: int) -> Measurement:
     """One epoch, after a warm-up of a few steps."""
     torch.set_num_threads(threads)
-    WAYS[way](data.take(4 * recipe.batch_size), recipe)
+    WAYS[way](data.take(min(4 * recipe.batch_size, len(data.train_images))), recipe)
     return Measurement(WAYS[way](data, recipe), peak_memory())
 
 
@@ -201,7 +201,7 @@ def main() -> None:
         data = load_mnist(words.data_dir)
         part = data.take(words.images)
         for size in words.batches:
-            part.check_batch_size(4 * size)
+            part.check_batch_size(size)
     except MnistLibError as error:
         sys.exit(f"{parser.prog}: {error}")
     ways = list(WAYS) if words.compiled else list(WAYS)[:2]

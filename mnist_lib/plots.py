@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .claims import TARGET, describe
+from .data import MEAN, STD
 from .errors import ParameterError
 from .history import History
 from .recipe import Recipe
@@ -36,6 +37,16 @@ def plot_digits(
     for index, label in enumerate(labels.tolist()):
         row, column = divmod(index, columns)
         ax.text(28 * column + 1, 28 * row + 6, label, color="tab:orange", fontsize=8)
+    return ax
+
+
+def plot_inputs(
+    inputs: torch.Tensor, title: str, columns: int = 16, ax: Axes | None = None
+) -> Axes:
+    """A grid of a net's inputs, normalised as `normalize` does: (N, 1, height, width)."""
+    grey = (255 * (STD * inputs.squeeze(1) + MEAN)).round().clamp(0, 255)
+    ax = _tiles(grey.to(torch.uint8), columns, ax)
+    ax.set_title(title)
     return ax
 
 

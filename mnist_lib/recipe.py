@@ -77,6 +77,31 @@ class Recipe:
 # whose test curve comes nearest to the logged one; notebooks/records/README.md has the comparison.
 RECIPES = {
     "logged": Recipe("logged", epochs=19, batch_size=32, learning_rate=0.05),
+    "fast": Recipe(
+        "fast",
+        epochs=4,
+        batch_size=64,
+        learning_rate=0.15,
+        crop=24,
+        nesterov=True,
+        schedule="one_cycle",
+        warm_up=0.3,
+        rotation=4.0,
+        shift=0.5,
+        scale=0.03,
+        averaging=0.995,
+    ),
+    "sprint": Recipe(
+        "sprint",
+        epochs=2,
+        batch_size=128,
+        learning_rate=0.3,
+        net="sprint",
+        crop=24,
+        nesterov=True,
+        schedule="one_cycle",
+        warm_up=0.2,
+    ),
 }
 
 

@@ -59,6 +59,8 @@ def train(
     is no longer finite.
     """
     data.check_batch_size(recipe.batch_size)
+    if not isinstance(compiled, bool):
+        raise ParameterError(f"compiled takes True or False, not {compiled!r}")
     device = next(net.parameters()).device
     data = data.to(device)  # images stay bytes: a quarter of the memory, normalised by batch
     images, labels = data.train_images, data.train_labels

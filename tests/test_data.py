@@ -1,5 +1,6 @@
 """Finding, verifying, reading and downloading, against torchvision's reader and a local server."""
 
+import dataclasses
 import multiprocessing
 import os
 import time
@@ -289,3 +290,30 @@ def test_read_idx_of_a_missing_file(tmp_path):
 def test_the_published_md5_are_torchvisions_files():
     names = [Path(url).stem for url, _ in torchvision_mnist.MNIST.resources]
     assert sorted(names) == sorted(data_module.FILES)
+
+
+def test_hold_out_parts_the_training_images(sample):
+    pixels = torch.arange(2400, dtype=torch.int64)
+    data = dataclasses.replace(
+        sample, train_images=pixels.view(-1, 1, 1).expand(-1, 28, 28), train_labels=pixels % 10
+    )
+    seen = []
+    for fold in range(12):
+        part = data.hold_out(fold)
+        held, rest = part.test_images[:, 0, 0], part.train_images[:, 0, 0]
+        assert (len(held), len(rest)) == (200, 2200)
+        assert torch.equal(torch.cat([held, rest]).sort().values, pixels)
+        assert torch.equal(part.test_labels, held % 10)
+        assert torch.equal(part.train_labels, rest % 10)
+        assert 60 < (held % 2).sum() < 140, "not every other one: MNIST's alternate"
+        seen.append(held)
+    assert torch.equal(torch.cat(seen).sort().values, pixels)
+    assert part.source == "validation"
+    assert part.title == "a validation split"
+    assert str(part).startswith("A validation split of the training images: 2,200 training")
+
+
+@pytest.mark.parametrize("fold", [-1, 12, 1.0, None])
+def test_senseless_folds(sample, fold):
+    with pytest.raises(ParameterError, match="fold takes a whole number from 0 to 11"):
+        sample.hold_out(fold)

@@ -89,6 +89,45 @@ def test_outputs_are_the_assignments(pair, training):
     torch.testing.assert_close(ours.exp().sum(dim=1), torch.ones(16))
 
 
+def test_running_statistics_are_the_assignments(pair):
+    images = torch.randn(16, 1, 28, 28)
+    for net in pair:
+        for _ in range(3):
+            net.train()(images)
+    literal, ours = (net.state_dict() for net in pair)
+    for name, tensor in literal.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("name", ["logged", "fast", "sprint"])
+def test_crop_looks_at_the_middle_only(name):
+    recipe = mnist_lib.get_recipe(name, crop=24)
+    net = mnist_lib.make_net(recipe).eval()
+    images = torch.randn(4, 1, 28, 28)
+    rim = images.clone()
+    rim[..., 2:26, 2:26] = 0
+    inner = images[..., 2:26, 2:26]
+    assert torch.equal(net(images), net(images - rim))
+    assert torch.equal(net(images), net(inner)), "already cropped, as augment gives them"
+    assert not torch.equal(net(images), mnist_lib.make_net(recipe).eval()(images))
+
+
+@pytest.mark.parametrize("name", mnist_lib.RECIPES)
+def test_every_recipes_net_is_in_the_budget(name):
+    net = mnist_lib.make_net(mnist_lib.get_recipe(name))
+    assert mnist_lib.count_parameters(net) < 20_000
+    assert net(torch.randn(2, 1, 28, 28)).exp().sum(dim=1).tolist() == pytest.approx([1, 1])
+    assert isinstance(net, mnist_lib.Net) is (name != "sprint"), "logged and fast: the assignment's"
+
+
+def test_layer_table_of_the_sprint_net():
+    table = layer_table(mnist_lib.SprintNet(crop=24), (1, 24, 24))
+    by_hand = {"fold": (2, 2), "conv1": (6, 2), "conv2": (10, 2), "pool": (12, 4), "conv3": (20, 4)}
+    fields = {row.name: (row.receptive_field, row.jump) for row in table}
+    assert {name: fields[name] for name in by_hand} == by_hand
+    assert table.parameters == 15_066
+
+
 def test_gradients_are_the_assignments(pair):
     images, labels = torch.randn(16, 1, 28, 28), torch.arange(16) % 10
     for net in pair:

@@ -11,6 +11,8 @@ import nbformat
 import papermill
 import pytest
 
+import mnist_lib
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
 QUICK = {"data_source": "sample", "epochs": 2, "train_images": 500, "batch_size": 50}
@@ -74,6 +76,18 @@ def test_papermill_runs_it_and_it_leaves_its_files(quick):
     assert "wrote run/history.json" in text
 
 
+@pytest.mark.parametrize(
+    ("recipe", "net"),
+    [("fast", "Net, 13,322 parameters"), ("sprint", "SprintNet, 15,066 parameters")],
+)
+def test_it_runs_every_recipe(tmp_path, recipe, net):
+    text = stdout(execute(NOTEBOOK, tmp_path, **(QUICK | {"recipe": recipe})))
+    assert f"{net}, looks at the middle 24 x 24 pixels" in text
+    assert "2 of 2" in text
+    history = mnist_lib.load_history(tmp_path / "run")
+    assert history.record["recipe"]["name"] == recipe
+
+
 def test_second_run_prints_the_same_to_the_digit(quick):
     """nbval with no cell ignored but for what it says of the progress bar on stderr."""
     folder, executed = quick
@@ -103,7 +117,10 @@ def test_nbval_notices_a_changed_digit(tmp_path, printed, code):
     ("parameters", "message"),
     [
         ({"epochs": 0}, "ParameterError: epochs takes a whole number of at least 1, not 0"),
-        ({"recipe": "best"}, "ParameterError: recipe takes one of logged, not 'best'"),
+        (
+            {"recipe": "best"},
+            "ParameterError: recipe takes one of logged, fast, sprint, not 'best'",
+        ),
         ({"batch_size": 501}, "ParameterError: batch_size is 501, but there are only 500"),
         ({"seed": "x"}, "ParameterError: seed takes a whole number"),
         ({"device": "tpu"}, "ParameterError: device takes one of auto"),

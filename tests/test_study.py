@@ -64,9 +64,34 @@ def test_bad_words_are_one_sentence(tmp_path, words, monkeypatch, capsys):
     assert "takes a" in said
 
 
+def test_an_old_record_without_later_fields_is_the_same_recipe(tmp_path):
+    old = {"name": "logged", "epochs": 19, "batch_size": 32, "learning_rate": 0.05}
+    kept = dataclasses.replace(make(9900), record={"recipe": old})
+    write_file(tmp_path / "seed-0.json", lambda path: path.write_text(kept.to_json()))
+    assert study(tmp_path, get_recipe("logged"), [0], data_dir="/nowhere") == [kept]
+
+
+def test_validation_and_test_are_not_mixed(tmp_path, sample, monkeypatch):
+    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: sample.take(240))
+    recipe = get_recipe("logged", epochs=1)
+    threads = torch.get_num_threads()
+    _path, history = _run((tmp_path / "seed-13.json", recipe, 13, 1, True, None))
+    torch.set_num_threads(threads)
+    assert (history.source, history.images) == ("validation", 20)
+    assert history.record["train_images"] == 220
+    assert study(tmp_path, recipe, [13], validation=True) == [history]
+    with pytest.raises(ParameterError, match=r"seed-13\.json is a run of another recipe or test"):
+        study(tmp_path, recipe, [13])
+
+
+def test_summary_counts_the_seeds_that_end_on_the_target():
+    text = summary([make(9950, 9944), make(9944, 9943)])
+    assert text.splitlines()[0] == "2 seeds, 1 of them with at least 99.44% at the last epoch"
+
+
 def test_summary_by_hand():
     text = summary([make(9900, 9940), make(9920, 9930), make(9910, 9920)])
-    assert text.splitlines()[0] == "3 seeds"
+    assert text.splitlines()[0] == "3 seeds, 0 of them with at least 99.44% at the last epoch"
     assert "final                                99.300 ± 0.100" in text
     assert "best epoch (chosen on the test set)  99.300 ± 0.100" in text
     assert "mean of last five                    99.200 ± 0.050" in text

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import subprocess
 import sys
 
@@ -135,6 +136,81 @@ def test_adam_is_another_optimiser(part, trained):
     assert without_times(run(part, recipe=recipe)[1]) != without_times(trained[1])
 
 
+EVERYTHING = dataclasses.replace(
+    get_recipe("fast"), epochs=2, batch_size=64, rotation=10, shift=1, scale=0.1
+)
+
+
+def test_a_recipe_with_everything_is_reproducible(part):
+    first, again = (run(part, recipe=EVERYTHING) for _ in range(2))
+    assert without_times(first[1]) == without_times(again[1])
+    for name, tensor in first[0].state_dict().items():
+        assert torch.equal(tensor, again[0].state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rotation": 0.0},
+        {"crop": 26},
+        {"nesterov": False},
+        {"schedule": "constant"},
+        {"warm_up": 0.5},
+        {"weight_decay": 0.1},
+        {"averaging": 0.0},
+    ],
+)
+def test_every_field_has_an_effect(part, change):
+    one = dataclasses.replace(EVERYTHING, epochs=1)
+    changed = dataclasses.replace(one, **change)
+    # The net is told of the crop by make_net; without it the pictures alone are cropped.
+    assert without_times(run(part, recipe=changed)[1]) != without_times(run(part, recipe=one)[1])
+
+
+def test_the_average_is_tested_and_kept(part):
+    net, history = run(part, recipe=EVERYTHING)
+    assert mnist_lib.test(net, part) == (history.final.test_loss, history.final.correct)
+    raw, _ = run(part, recipe=dataclasses.replace(EVERYTHING, averaging=0.0))
+    assert not torch.equal(net.conv7.weight, raw.conv7.weight)
+
+
+def test_one_cycle_by_hand():
+    recipe = dataclasses.replace(EVERYTHING, learning_rate=1.0, warm_up=0.3)
+    rates = training.learning_rates(recipe, 100)
+    assert len(rates) == 100
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(rates[29], rel=0.02) == pytest.approx(1.0, rel=0.02)
+    assert rates[99] == pytest.approx(1 / 72, rel=0.1), "one step above nothing"
+    rising, falling = rates[:29], rates[30:]
+    for part_of in (rising, falling):
+        steps = [b - a for a, b in itertools.pairwise(part_of)]
+        assert steps == pytest.approx([steps[0]] * len(steps)), "straight lines"
+
+
+def test_constant_rate_stays():
+    assert training.learning_rates(get_recipe("logged"), 50) == [0.05] * 50
+
+
+def test_compiled_is_the_same_to_rounding(part, monkeypatch):
+    """With a backend that traces the net but needs no compiler."""
+    compile_net, traced = torch.compile, []
+
+    def eager(graph, inputs):
+        traced.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda net: compile_net(net, backend=eager))
+    recipe = get_recipe("logged", epochs=1, batch_size=64, learning_rate=0.01)
+    torch.manual_seed(0)
+    net = mnist_lib.Net()
+    history = mnist_lib.train(net, part, recipe, verbose=False, compiled=True)
+    assert traced
+    assert history.record["compiled"] is True
+    other, _ = run(part, recipe=recipe)
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(tensor, other.state_dict()[name], rtol=1e-2, atol=1e-3, msg=name)
+
+
 def test_what_it_prints_reads_back(part):
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
@@ -158,6 +234,11 @@ def test_batch_larger_than_the_data(part):
     message = "batch_size is 501, but there are only 500 training images"
     with pytest.raises(ParameterError, match=message):
         run(part, recipe=get_recipe("logged", batch_size=501))
+
+
+def test_compiled_is_a_choice_of_two(part):
+    with pytest.raises(ParameterError, match="compiled takes True or False, not 'yes'"):
+        mnist_lib.train(mnist_lib.Net(), part, RECIPE, compiled="yes")
 
 
 def test_divergence_is_named(part):
