@@ -70,11 +70,11 @@ class SprintNet(nn.Module):
         self.norm3 = nn.BatchNorm2d(48)
         self.linear = nn.Linear(48, 10)
 
-    def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 24
-        x = for_cpu(self.fold(middle(x, self.crop)))  # (N, 4, 12, 12)
-        x = F.relu(self.norm1(self.conv1(x)))  # (N, 16, 12, 12)
-        x = F.relu(self.pool(self.norm2(self.conv2(x))))  # (N, 24, 5, 5)
-        x = F.relu(self.norm3(self.conv3(x)))  # (N, 48, 3, 3)
+    def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 20
+        x = for_cpu(self.fold(middle(x, self.crop)))  # (N, 4, 10, 10)
+        x = F.relu(self.norm1(self.conv1(x)))  # (N, 16, 10, 10)
+        x = F.relu(self.pool(self.norm2(self.conv2(x))))  # (N, 24, 4, 4)
+        x = F.relu(self.norm3(self.conv3(x)))  # (N, 48, 2, 2)
         x = self.linear(x.mean((2, 3)))  # (N, 10)
         return F.log_softmax(x, dim=1)
 

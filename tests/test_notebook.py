@@ -78,11 +78,14 @@ def test_papermill_runs_it_and_it_leaves_its_files(quick):
 
 @pytest.mark.parametrize(
     ("recipe", "net"),
-    [("fast", "Net, 13,322 parameters"), ("sprint", "SprintNet, 15,066 parameters")],
+    [
+        ("fast", "Net, 13,322 parameters, looks at the middle 24 x 24 pixels"),
+        ("sprint", "SprintNet, 15,066 parameters, looks at the middle 20 x 20 pixels"),
+    ],
 )
 def test_it_runs_every_recipe(tmp_path, recipe, net):
     text = stdout(execute(NOTEBOOK, tmp_path, **(QUICK | {"recipe": recipe})))
-    assert f"{net}, looks at the middle 24 x 24 pixels" in text
+    assert net in text
     assert "2 of 2" in text
     history = mnist_lib.load_history(tmp_path / "run")
     assert history.record["recipe"]["name"] == recipe

@@ -9,7 +9,7 @@ import torch
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from mnist_lib import ParameterError, get_recipe, logged_run, plots
+from mnist_lib import ParameterError, get_recipe, logged_run, normalize, plots
 
 from .test_history import make
 
@@ -51,6 +51,23 @@ def test_loss_and_learning_rate(ax):
     assert ax.get_yscale() == "log"
     plots.plot_learning_rate(get_recipe("logged"), ax.figure.add_subplot())
     assert set(ax.figure.axes[1].get_lines()[0].get_ydata()) == {0.05}
+
+
+def test_learning_rate_is_the_schedules(ax):
+    plots.plot_learning_rate(get_recipe("fast", epochs=10, warm_up=0.3), ax)
+    (line,) = ax.get_lines()
+    peak = line.get_ydata().argmax()
+    assert line.get_xdata()[peak] == pytest.approx(3, abs=0.02)
+    assert line.get_ydata()[peak] == pytest.approx(get_recipe("fast").learning_rate, rel=0.01)
+    assert line.get_xdata()[-1] == pytest.approx(10, abs=0.02)
+
+
+def test_inputs_are_shown_as_the_images_they_were(ax, sample):
+    plots.plot_inputs(normalize(sample.train_images[:3]), "as they are", columns=2, ax=ax)
+    canvas = ax.get_images()[0].get_array()
+    assert (canvas[:28, 28:] == 255 - sample.train_images[1].numpy()).all()
+    assert (canvas[28:, :28] == 255 - sample.train_images[2].numpy()).all()
+    assert ax.get_title() == "as they are"
 
 
 def test_confusion_counts(ax):
