@@ -18,12 +18,12 @@ from .errors import (
     ParameterError,
     RunError,
 )
-from .history import Epoch, History
+from .history import Epoch, History, load_history
 from .layers import Layer, LayerTable, layer_table
 from .log import logged_run, parse_log
 from .net import Net, SprintNet, count_parameters, make_net
 from .recipe import RECIPES, Recipe, get_recipe
-from .run import load_history, run_folder, save_run
+from .run import load_weights, run_folder, save_run
 from .training import infer, set_seed, test, train
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "layer_table",
     "load_history",
     "load_mnist",
+    "load_weights",
     "logged_run",
     "make_net",
     "normalize",

@@ -30,3 +30,13 @@ class WeightAverage:
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for average, value in self._pairs:
             average.lerp_(value, weight)
+
+    def state_dict(self) -> dict:
+        """For a checkpoint, as torch's own: beside the net's, which hold all where decay is 0."""
+        return {"steps": self.steps, "net": self.net.state_dict() if self.decay else {}}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` gave."""
+        self.steps = state["steps"]
+        if self.decay:
+            self.net.load_state_dict(state["net"])

@@ -22,6 +22,7 @@ from platformdirs import user_cache_path
 
 from .checks import is_whole
 from .errors import DataError, ParameterError
+from .files import as_folder
 
 # MD5 of the extracted files. torchvision checks the .gz alone, and an extracted file only for
 # existence; a truncated one would pass.
@@ -35,6 +36,7 @@ FILES = {
 EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  # images
 FOLDS = 12  # of 5,000 training images each, to hold one out for validation
+TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 SOURCES = ("auto", "mnist", "sample")
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
 TIMEOUT = 20  # seconds without an answer from a mirror
@@ -90,10 +92,7 @@ class MNIST:
 
     def to(self, device: torch.device) -> "MNIST":
         """The same on `device`."""
-        tensors = {
-            name: getattr(self, name).to(device)
-            for name in ("train_images", "train_labels", "test_images", "test_labels")
-        }
+        tensors = {name: getattr(self, name).to(device) for name in TENSORS}
         return dataclasses.replace(self, **tensors)
 
     def check_batch_size(self, batch_size: int) -> None:
@@ -103,6 +102,14 @@ class MNIST:
                 f"batch_size is {batch_size}, but there are only {len(self.train_images)} "
                 "training images"
             )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all images and labels, in hexadecimal: by it a run knows its data again."""
+        digest = hashlib.sha256()
+        for name in TENSORS:
+            digest.update(getattr(self, name).cpu().contiguous().numpy())
+        return digest.hexdigest()
 
     @property
     def title(self) -> str:
@@ -171,18 +178,6 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
             file=sys.stderr,
         )
         return load_sample()
-
-
-def as_folder(name: str, value: str | os.PathLike) -> Path:
-    """`value` as a path, ~ expanded; ParameterError, naming the parameter, where it is none."""
-    try:
-        folder = Path(value).expanduser()
-        os.stat(folder)  # refuses what no path can hold, such as a NUL
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ParameterError(f"{name} takes a folder, not {value!r} ({error})") from None
-    except OSError:
-        pass  # a folder that is not there, or not to be looked into, is a path all the same
-    return folder
 
 
 def load_sample() -> MNIST:

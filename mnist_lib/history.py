@@ -5,12 +5,17 @@ The same types hold a run trained here and one read from a printed log (`log.py`
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tqdm import tqdm
 
 from .checks import is_finite, is_whole
-from .errors import LogError
+from .errors import LogError, RunError
+from .files import write_file
+
+HISTORY = "history.json"  # in a run's folder
 
 
 @dataclass(frozen=True)
@@ -143,3 +148,24 @@ class History:
             return cls(epochs, source=str(values["source"]), record=dict(values["record"]))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise LogError(f"{name} is not a history written by mnist_lib: {error}") from None
+
+
+def save_history(path: Path, history: History) -> None:
+    """Write a history as JSON; `load_history` reads it. RunError where it cannot be written."""
+    write_file(path, lambda aside: aside.write_text(history.to_json(), encoding="utf-8"))
+
+
+def load_history(path: str | os.PathLike) -> History:
+    """Read a history.json, or the one in a run's folder.
+
+    Raises RunError where it cannot be read, LogError where it is no history.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= HISTORY
+    try:
+        return History.from_json(path.read_text(encoding="utf-8"), name=str(path))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is not a text file") from None

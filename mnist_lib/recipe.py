@@ -1,6 +1,7 @@
 """Recipes: every hyper-parameter of a training run, as data."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 from .checks import is_finite, is_whole
@@ -36,6 +37,11 @@ class Recipe:
     averaging: float = 0.0  # decay a step of the weights' moving average, which is tested; 0: none
 
     def __post_init__(self):
+        # It names folders, and must not lead out of theirs.
+        if not isinstance(self.name, str) or not re.fullmatch(r"[\w-]{1,40}", self.name):
+            raise ParameterError(
+                f"a recipe's name takes letters, digits, _ and -, at most 40, not {self.name!r}"
+            )
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             if not is_whole(value) or value < 1:
@@ -119,3 +125,23 @@ def get_recipe(name: str, **overrides) -> Recipe:
         raise ParameterError(f"a recipe has no field {unknown[0]!r}; it has {sorted(fields)}")
     changes = {key: value for key, value in overrides.items() if value is not None}
     return dataclasses.replace(RECIPES[name], **changes)
+
+
+def differences(there: dict, here: dict) -> list[str]:
+    """What tells one recipe, as a dict of its fields, from another: a sentence for each field.
+
+    A field that a record lacks, since it was written before the field was there, has its default.
+    """
+    if not isinstance(there, dict):
+        return ["no recipe there"]
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.default is not dataclasses.MISSING
+    }
+    there, here = defaults | there, defaults | here
+    return [
+        f"{name} is {there.get(name, 'unknown')} there, {here.get(name, 'unknown')} here"
+        for name in dict.fromkeys((*here, *there))
+        if there.get(name) != here.get(name)
+    ]

@@ -1,65 +1,76 @@
-"""A run's folder: what a training run leaves on disk, each file written aside and renamed."""
+"""A run's folder, and what a finished run leaves in it."""
 
 import dataclasses
 import os
-import tempfile
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import torch.nn as nn
 
-from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, as_folder
-from .errors import RunError
-from .history import History
+from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET
+from .errors import ParameterError, RunError
+from .files import as_folder, check_writable, write_file
+from .history import HISTORY, History, save_history
 from .log import logged_run
 from .recipe import RECIPES, Recipe
 
-HISTORY = "history.json"
 WEIGHTS = "weights.safetensors"
 CURVES = "curves.png"
+DRIVE = Path("/content/drive")  # where Colab's own pages mount Google Drive
+DRIVE_RUNS = DRIVE / "MyDrive" / "mnist_runs"
 
 
-def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a file aside, then rename it to `path`: whole or not at all.
-
-    Makes the folder. Raises RunError where it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as aside:
-            # The file's own name, since its ending may choose the format.
-            write(Path(aside) / path.name)
-            os.replace(Path(aside) / path.name, path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def run_folder(run_dir: str | os.PathLike | None, recipe: Recipe, seed: int, data: MNIST) -> Path:
+def run_folder(
+    run_dir: str | os.PathLike | None, recipe: Recipe, seed: int, data: MNIST, drive: bool = False
+) -> Path:
     """The folder of a run, made and tried for writing before hours of training depend on it.
 
     `run_dir`, relative to the working directory; where it is None or empty, a name made from
-    what distinguishes the run, in the folder `runs` of the checkout that holds this library (of
-    the working directory where the library is installed without one).
+    what distinguishes the run, in the folder that the environment variable MNIST_RUNS names, else
+    in the folder `runs` of the checkout that holds this library (of the working directory where
+    the library is installed without one).
 
-    Raises RunError where it cannot be written, ParameterError where `run_dir` is no path or
-    the data are fewer than one batch.
+    `drive`, in Colab, mounts Google Drive (which asks) and puts the folder there, into
+    MyDrive/mnist_runs, so that it outlives the session.
+
+    Raises RunError where it cannot be written, ParameterError where `run_dir` is no path,
+    where it leads out of a Drive that was asked for, or the data are fewer than one batch.
     """
     data.check_batch_size(recipe.batch_size)
-    if run_dir is not None and run_dir != "":
-        folder = as_folder("run_dir", run_dir)
+    if not isinstance(drive, bool):
+        raise ParameterError(f"drive takes True or False, not {drive!r}")
+    name = _run_name(recipe, seed, data)
+    given = None if run_dir is None or run_dir == "" else as_folder("run_dir", run_dir)
+    if drive:
+        folder = DRIVE_RUNS / (given or name)
+        if not Path(os.path.normpath(folder)).is_relative_to(DRIVE):
+            raise ParameterError(f"run_dir takes a folder in {DRIVE_RUNS} or none, not {run_dir!r}")
+        _mount_drive()
     else:
-        checkout = Path(__file__).parents[1]
-        root = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
-        folder = root / "runs" / _run_name(recipe, seed, data)
+        folder = given or _runs() / name
     check_writable(folder)
     return folder
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder and try it; RunError where it cannot be written."""
-    probe = folder / ".writable"
-    write_file(probe, lambda path: path.write_text(""))
-    probe.unlink()
+def _runs() -> Path:
+    if named := os.environ.get("MNIST_RUNS"):
+        return as_folder("MNIST_RUNS", named)
+    checkout = Path(__file__).parents[1]
+    root = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+    return root / "runs"
+
+
+def _mount_drive() -> None:
+    if "google.colab" not in sys.modules:
+        raise ParameterError("drive takes True in Colab only; elsewhere name a folder as run_dir")
+    from google.colab import drive
+
+    try:
+        drive.mount(str(DRIVE))
+    except Exception as error:  # Colab's own kinds, none of them public
+        raise RunError(
+            f"Google Drive was not mounted ({error}); allow it, or set drive to False"
+        ) from None
 
 
 def _run_name(recipe: Recipe, seed: int, data: MNIST) -> str:
@@ -92,22 +103,28 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
     return [folder / HISTORY, folder / WEIGHTS, folder / CURVES]
 
 
-def save_history(path: Path, history: History) -> None:
-    """Write a history as JSON; `load_history` reads it. RunError where it cannot be written."""
-    write_file(path, lambda aside: aside.write_text(history.to_json(), encoding="utf-8"))
+def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Load a weights.safetensors, or the one in a run's folder, into `net`; returns `net`.
 
-
-def load_history(path: str | os.PathLike) -> History:
-    """Read a history.json, or the one in a run's folder.
-
-    Raises RunError where it cannot be read, LogError where it is no history.
+    Nothing in such a file can run. Raises RunError where it cannot be read, is cut short or
+    anything else, or holds the weights of another net.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     path = Path(path)
     if path.is_dir():
-        path /= HISTORY
+        path /= WEIGHTS
     try:
-        return History.from_json(path.read_text(encoding="utf-8"), name=str(path))
+        weights = load(path.read_bytes())
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RunError(f"{path} is not a text file") from None
+    except SafetensorError as error:
+        raise RunError(f"{path} is no whole safetensors file: {error}") from None
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError:
+        raise RunError(
+            f"{path} holds the weights of another net than {type(net).__name__}"
+        ) from None
+    return net

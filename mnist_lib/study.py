@@ -2,11 +2,14 @@
 
 Every run is a process of its own with a fixed number of threads, so that its numbers do not depend
 on how many run beside it. (Two of one thread each together do more than one of two.) A run that is
-already in FOLDER is not trained again: stop it and start it as you like.
+already in FOLDER is not trained again, and one that was stopped goes on after its last whole epoch:
+stop a study and start it as you like.
 """
 
 import argparse
+import dataclasses
 import multiprocessing
+import shutil
 import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,11 +20,11 @@ import torch
 from .claims import TARGET
 from .data import FOLDS, load_mnist
 from .errors import MnistLibError, ParameterError
-from .history import Epoch, History
+from .files import check_writable
+from .history import Epoch, History, load_history, save_history
 from .log import logged_run
 from .net import make_net
-from .recipe import Recipe, get_recipe
-from .run import check_writable, load_history, save_history
+from .recipe import Recipe, differences, get_recipe
 from .training import set_seed, train
 
 
@@ -70,8 +73,8 @@ def study(
 
 
 def _is_of(history: History, recipe: Recipe, source: str) -> bool:
-    # A field that the recipe of an old record lacks had no effect then: its default.
-    return (Recipe(**history.record["recipe"]), history.source) == (recipe, source)
+    there = history.record.get("recipe")
+    return not differences(there, dataclasses.asdict(recipe)) and history.source == source
 
 
 def _run(job) -> tuple[Path, History]:
@@ -81,8 +84,10 @@ def _run(job) -> tuple[Path, History]:
     if validation:
         data = data.hold_out(seed % FOLDS)
     set_seed(seed)
-    history = train(make_net(recipe), data, recipe, seed, verbose=False)
+    under_way = path.with_suffix("")  # a folder, so that a run that is killed can go on
+    history = train(make_net(recipe), data, recipe, seed, verbose=False, folder=under_way)
     save_history(path, history)
+    shutil.rmtree(under_way)
     return path, history
 
 
@@ -178,6 +183,8 @@ def main() -> None:
         )
     except MnistLibError as error:
         sys.exit(f"{parser.prog}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{parser.prog}: stopped; the same words go on with it")
     print(summary(histories))
     if not words.validation:
         accuracy, loss = distance(histories, logged_run())

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import os
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -12,10 +14,12 @@ from tqdm import tqdm
 
 from .augment import augment, draw
 from .average import WeightAverage
+from .checkpoint import Checkpoints
 from .checks import is_whole
 from .data import MNIST, normalize
 from .device import environment, keep_freed_memory
 from .errors import ParameterError, RunError
+from .files import as_folder
 from .history import Epoch, History, bar_text
 from .net import count_parameters
 from .recipe import Recipe
@@ -41,6 +45,8 @@ def train(
     seed: int = 0,
     verbose: bool = True,
     compiled: bool = False,
+    folder: str | os.PathLike | None = None,
+    resume: bool = True,
 ) -> History:
     """Train `net` in place on the device it is on, and test it after each epoch.
 
@@ -55,23 +61,30 @@ def train(
     stdout; `parse_log` reads both back. `compiled` lets torch.compile fuse the net: the same to
     rounding, after a pause of its own that counts as training time.
 
-    Raises ParameterError where the batch is larger than the training set, RunError where the loss
-    is no longer finite.
+    With a `folder`, each epoch leaves a checkpoint and the history so far in it, and a run that
+    was stopped, however it was, goes on after its last whole epoch: to the same history and
+    weights, to the bit, as if it had not been stopped. A finished one is not trained again. With
+    `resume` False it is trained anew, and replaces what is there.
+
+    Raises ParameterError where the batch is larger than the training set; RunError where a loss
+    is not finite, or where `folder` holds another run, is in use by one or cannot be written.
     """
     data.check_batch_size(recipe.batch_size)
-    if not isinstance(compiled, bool):
-        raise ParameterError(f"compiled takes True or False, not {compiled!r}")
+    for name, value in (("compiled", compiled), ("resume", resume)):
+        if not isinstance(value, bool):
+            raise ParameterError(f"{name} takes True or False, not {value!r}")
     device = next(net.parameters()).device
-    data = data.to(device)  # images stay bytes: a quarter of the memory, normalised by batch
-    images, labels = data.train_images, data.train_labels
     record = {
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
         "parameters": count_parameters(net),
-        "train_images": len(images),
+        "train_images": len(data.train_images),
+        "data": data.digest,
         "compiled": compiled,
         "environment": environment(device),
     }
+    data = data.to(device)  # images stay bytes: a quarter of the memory, normalised by batch
+    images, labels = data.train_images, data.train_labels
     if device.type == "cpu":
         keep_freed_memory()
     optimizer = make_optimizer(net, recipe)
@@ -81,52 +94,86 @@ def train(
     model = torch.compile(net) if compiled else net
     # On the CPU for every device, so that the order does not depend on the device.
     random = torch.Generator().manual_seed(seed)
-    epochs = []
-    for epoch in range(1, recipe.epochs + 1):
-        start = time.perf_counter()
-        net.train()
-        # All that the epoch takes from the CPU goes to the device here: no step waits for it.
-        batches = torch.randperm(len(images), generator=random).to(device).split(recipe.batch_size)
-        numbers = draw(len(images), recipe, random).to(device).split(recipe.batch_size)
-        bar = tqdm(total=len(batches), file=sys.stderr, mininterval=1, disable=not verbose)
-        for batch_id, batch in enumerate(batches):
-            optimizer.zero_grad()
-            output = model(augment(images[batch], numbers[batch_id], recipe))
-            loss = F.nll_loss(output, labels[batch])
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            average.update()
-            bar.update()
-            if device.type == "cpu" and verbose and batch_id % (steps // REFRESHES + 1) == 0:
-                bar.set_description(bar_text(loss.item(), batch_id), refresh=False)
-        last_batch_loss = loss.item()  # waits for the device: the epoch's time ends here
-        seconds = time.perf_counter() - start
-        bar.set_description(bar_text(last_batch_loss, batch_id))
-        bar.close()
-        test_loss, correct = test(average.net, data)
-        if not (math.isfinite(last_batch_loss) and math.isfinite(test_loss)):
-            raise RunError(
-                f"training diverged in epoch {epoch} of recipe {recipe.name!r}: the loss is "
-                f"{last_batch_loss}, on the test set {test_loss}; try a learning_rate below "
-                f"{recipe.learning_rate}"
+    parts = {"net": net, "average": average, "optimizer": optimizer, "scheduler": scheduler}
+    folder = None if folder is None else as_folder("folder", folder)
+    with Checkpoints(folder, record, parts, random, device) as checkpoints:
+        epochs = checkpoints.load() if resume else []
+        if epochs and verbose:
+            _print_again(epochs, recipe, folder)
+        for epoch in range(len(epochs) + 1, recipe.epochs + 1):
+            start = time.perf_counter()  # is never set back, and stands while the machine sleeps
+            net.train()
+            # All that the epoch takes from the CPU goes to the device here: no step waits for it.
+            order = torch.randperm(len(images), generator=random).to(device)
+            numbers = draw(len(images), recipe, random).to(device).split(recipe.batch_size)
+            losses = []
+            bar = tqdm(total=steps, file=sys.stderr, mininterval=1, disable=not verbose)
+            for batch_id, batch in enumerate(order.split(recipe.batch_size)):
+                optimizer.zero_grad()
+                output = model(augment(images[batch], numbers[batch_id], recipe))
+                loss = F.nll_loss(output, labels[batch])
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                average.update()
+                losses.append(loss.detach())
+                bar.update()
+                if device.type == "cpu":  # elsewhere a look at the loss would wait for the device
+                    if not math.isfinite(loss.item()):
+                        break
+                    if verbose and batch_id % (steps // REFRESHES + 1) == 0:
+                        bar.set_description(bar_text(loss.item(), batch_id), refresh=False)
+            losses = torch.stack(losses).tolist()  # waits for the device: the epoch's time ends
+            seconds = time.perf_counter() - start
+            bar.set_description(bar_text(losses[-1], batch_id))
+            bar.close()
+            for at, loss in enumerate(losses):
+                if not math.isfinite(loss):
+                    raise _diverged(f"loss is {loss}", epoch, at, recipe, steps, checkpoints.kept)
+            test_loss, correct = test(average.net, data)
+            if not math.isfinite(test_loss):
+                what = f"test loss after it is {test_loss}"
+                raise _diverged(what, epoch, steps - 1, recipe, steps, checkpoints.kept)
+            epochs.append(
+                Epoch(
+                    epoch=epoch,
+                    test_loss=test_loss,
+                    correct=correct,
+                    images=len(data.test_images),
+                    last_batch_loss=losses[-1],
+                    batches=steps,
+                    seconds=seconds,
+                    batches_per_second=steps / seconds,
+                )
             )
-        epochs.append(
-            Epoch(
-                epoch=epoch,
-                test_loss=test_loss,
-                correct=correct,
-                images=len(data.test_images),
-                last_batch_loss=last_batch_loss,
-                batches=len(batches),
-                seconds=seconds,
-                batches_per_second=len(batches) / seconds,
-            )
-        )
-        if verbose:
-            print(epochs[-1].test_line(), flush=True)
+            checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
+            if verbose:
+                print(epochs[-1].test_line(), flush=True)
     net.load_state_dict(average.net.state_dict())
-    return History(tuple(epochs), source=data.source, record=record)
+    return History(tuple(epochs), data.source, checkpoints.record)
+
+
+def _print_again(epochs: list[Epoch], recipe: Recipe, folder: Path) -> None:
+    """Say that the run goes on; show what it printed before, so that what is shown is whole."""
+    done = f"{folder} holds the run's {len(epochs)} epochs of {recipe.epochs}"
+    if len(epochs) < recipe.epochs:
+        print(f"{done}; going on from epoch {len(epochs) + 1}", file=sys.stderr)
+    else:
+        print(f"{done}: it is finished, and not trained again", file=sys.stderr)
+    for epoch in epochs:
+        print(epoch.train_line(), file=sys.stderr, flush=True)
+        print(epoch.test_line(), flush=True)
+
+
+def _diverged(
+    what: str, epoch: int, batch_id: int, recipe: Recipe, steps: int, kept: str
+) -> RunError:
+    rate = learning_rates(recipe, recipe.epochs * steps)[(epoch - 1) * steps + batch_id]
+    return RunError(
+        f"training diverged in epoch {epoch}, batch_id {batch_id}, of recipe {recipe.name!r}: the "
+        f"{what}, the learning rate there {rate:.3g}; {kept}; try a learning_rate below "
+        f"{recipe.learning_rate}"
+    )
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import mnist_lib
 from mnist_lib import LogError, RunError, get_recipe, load_history, run_folder, save_run
-from mnist_lib.run import write_file
+from mnist_lib.files import write_file
 
 from .test_history import make
 

@@ -14,7 +14,7 @@ from mnist_lib import (
     load_history,
     logged_run,
 )
-from mnist_lib.run import write_file
+from mnist_lib.files import write_file
 from mnist_lib.study import _run, distance, main, study, summary
 
 from .conftest import write

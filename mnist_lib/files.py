@@ -1,0 +1,87 @@
+"""Files that are whole or not there: written aside, brought to the disk, renamed; one user each."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import ParameterError, RunError
+
+ASIDE = ".part-"  # a folder's half-written files are in folders of this name
+LOCK = ".lock"
+
+
+def as_folder(name: str, value: str | os.PathLike) -> Path:
+    """`value` as a path, ~ expanded; ParameterError, naming the parameter, where it is none."""
+    try:
+        folder = Path(value).expanduser()
+        os.stat(folder)  # refuses what no path can hold, such as a NUL
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParameterError(f"{name} takes a folder, not {value!r} ({error})") from None
+    except OSError:
+        pass  # a folder that is not there, or not to be looked into, is a path all the same
+    return folder
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a file aside, then rename it to `path`: whole or not at all.
+
+    On the disk when this returns, a loss of power included. Makes the folder. Raises RunError
+    where it cannot be written; what was there before then stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=ASIDE) as aside:
+            # The file's own name, since its ending may choose the format.
+            part = Path(aside) / path.name
+            write(part)
+            _to_disk(part, os.O_RDWR)
+            os.replace(part, path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _to_disk(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _to_disk(path: Path, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try it; RunError where it cannot be written."""
+    probe = folder / ".writable"
+    write_file(probe, lambda path: path.write_text(""))
+    probe.unlink()
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep every other run out of `folder` meanwhile; sweep what a killed one left half-written.
+
+    The system itself frees the lock of a process that ends, however it ends. Raises RunError
+    where another run holds the folder, or where it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f"{folder} is in use by another run: wait for its end, or choose another run_dir"
+        ) from None
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror or error}") from None
+    try:
+        for part in folder.glob(f"{ASIDE}*"):
+            shutil.rmtree(part, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
