@@ -7,29 +7,35 @@ the allocator's settings that ours makes (`keep_freed_memory`) would speed up th
 
 The share of the peak is that of the machine's own float32 matrix multiplication with as many
 threads: the floating-point operations of the net's forward and backward pass over both times.
+Last, what a checkpoint costs, which every epoch of a run with a folder leaves.
 """
 
 import argparse
+import dataclasses
 import itertools
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from .average import WeightAverage
+from .checkpoint import Checkpoints
 from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist, normalize
 from .device import environment, peak_memory
 from .errors import MnistLibError
 from .net import Net, make_net
-from .recipe import Recipe, get_recipe
+from .recipe import RECIPES, Recipe, get_recipe
 from .table import lay_out
-from .training import set_seed, train
+from .training import make_optimizer, make_scheduler, set_seed, train
 
 AGREEMENT_STEPS = 20  # from the same weights, over which both nets' losses are compared
 
@@ -80,8 +86,9 @@ def assignments_way(data: MNIST, recipe: Recipe) -> float:
 
 
 def our_way(data: MNIST, recipe: Recipe) -> float:
-    """Seconds of one epoch of `mnist_lib.train`, without its test."""
-    return train(make_net(recipe), data, recipe, verbose=False).final.seconds
+    """Seconds of `mnist_lib.train`, without its tests."""
+    history = train(make_net(recipe), data, recipe, verbose=False)
+    return sum(epoch.seconds for epoch in history)
 
 
 def compiled_way(data: MNIST, recipe: Recipe) -> float:
@@ -155,6 +162,31 @@ def agreement(data: MNIST, recipe: Recipe) -> float:
     return max(abs(ours - theirs) / theirs for theirs, ours in zip(*losses, strict=True))
 
 
+def checkpoint_seconds(data: MNIST, recipe: Recipe, rounds: int = 21) -> float:
+    """What keeping an epoch takes, in the working directory's file system; the median."""
+    net = make_net(recipe)
+    few = data.take(recipe.batch_size)
+    history = train(net, few, dataclasses.replace(recipe, epochs=1), verbose=False)
+    optimizer = make_optimizer(net, recipe)
+    net(normalize(few.train_images)).sum().backward()
+    optimizer.step()  # from here on it has a state
+    parts = {
+        "net": net,
+        "average": WeightAverage(net, recipe.averaging),
+        "optimizer": optimizer,
+        "scheduler": make_scheduler(optimizer, recipe, 1),
+    }
+    times = []
+    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=".") as folder:
+        words = (Path(folder), history.record, parts, torch.Generator(), torch.device("cpu"))
+        with Checkpoints(*words) as checkpoints:
+            for _ in range(rounds):
+                start = time.perf_counter()
+                checkpoints.save(history)
+                times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
 def table(measured: dict, peaks: dict[int, float], images: int) -> str:
     """The medians of `measured`: (threads, batch, way) to a list of Measurements."""
     rows = [
@@ -224,6 +256,16 @@ def main() -> None:
     for threads, peak in medians.items():
         print(
             f"\nfloat32 matrix multiplication, {threads} threads: {peak / 1e9:.0f} GFLOP/s", end=""
+        )
+    for name, recipe in RECIPES.items():
+        with ProcessPoolExecutor(1, spawn) as process:
+            run = process.submit(measure, "mnist_lib.train", part, recipe, words.threads[-1])
+            epoch = run.result().seconds * FULL_TRAINING_SET / words.images / recipe.epochs
+            kept = process.submit(checkpoint_seconds, part, recipe).result()
+        print(
+            f"\nrecipe {name}, {words.threads[-1]} threads: {epoch:.1f} s an epoch; "
+            f"its checkpoint takes {1000 * kept:.1f} ms, {kept / epoch:.2%}",
+            end="",
         )
     difference = agreement(part, recipes[words.batches[0]])
     print(f"\nlosses of the two ways' first {AGREEMENT_STEPS} steps agree within {difference:.1e}")

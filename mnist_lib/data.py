@@ -227,7 +227,10 @@ def read_idx(path: str | os.PathLike) -> torch.Tensor:
             f"{path} should hold {size} bytes for shape {shape}, but holds {len(content) - header}"
         )
     if size == 0:
-        return torch.empty(shape, dtype=torch.uint8)
+        try:
+            return torch.empty(shape, dtype=torch.uint8)
+        except RuntimeError:  # nothing times too much
+            raise DataError(f"{path} gives a shape that no tensor can have: {shape}") from None
     return torch.frombuffer(content, dtype=torch.uint8, offset=header).view(shape)
 
 

@@ -6,15 +6,18 @@ from importlib import resources
 from .errors import LogError
 from .history import Epoch, History
 
+# Every repetition is bounded, or ends at a character that it cannot hold: a search then takes time
+# in proportion to the text, whatever the text is.
 _BAR = re.compile(
-    r"loss=(?P<loss>\S+) batch_id=(?P<batch_id>\d{1,9}): *\d{1,3}%\|[^|]*\| *"
+    r"loss=(?P<loss>\S{1,40}) batch_id=(?P<batch_id>\d{1,9}): *\d{1,3}%\|[^|]*\| *"
     r"(?P<done>\d{1,9})/(?P<total>\d{1,9}) "
     r"\[(?P<elapsed>\d{1,9}(?::\d\d){1,2})<[\d:?]+, *(?P<rate>\d{1,9}(?:\.\d{1,9})?|\?)"
     r"(?P<unit>it/s|s/it)\]"
 )
 _EMPTY_BAR = re.compile(r"\b0%\|[^|]*\| *0/\d{1,9} \[00:00<\?")
 _TEST = re.compile(
-    r"Test set: Average loss: (?P<loss>\S+), Accuracy: (?P<correct>\d{1,9})/(?P<images>\d{1,9}) "
+    r"Test set: Average loss: (?P<loss>\S{1,40}), "
+    r"Accuracy: (?P<correct>\d{1,9})/(?P<images>\d{1,9}) "
     r"\((?P<percent>\d{1,3}(?:\.\d{1,9})?)%\)"
 )
 

@@ -1,4 +1,12 @@
-"""nbval: what goes to stderr (progress bars, warnings of other packages) is not a result."""
+"""nbval: what goes to stderr (progress bars, warnings of other packages) is not a result; and a
+notebook that is compared trains anew, in a folder of its own.
+"""
+
+import os
+import tempfile
+
+_runs = tempfile.TemporaryDirectory(prefix="mnist_runs-")  # gone when pytest ends
+os.environ["MNIST_RUNS"] = _runs.name
 
 
 def pytest_collectstart(collector):

@@ -52,6 +52,8 @@ def run(target: Path, words: list[str]) -> None:
             papermill_command.main(
                 [str(NOTEBOOK), part, *quiet, *live, *words], standalone_mode=False
             )
+        except KeyboardInterrupt:
+            sys.exit("stopped; the run's folder keeps its whole epochs, and the same words go on")
         except PapermillExecutionError as error:
             sys.exit(f"{error.ename}: {error.evalue}")
         except (click.ClickException, PapermillException) as error:
@@ -120,18 +122,24 @@ def record() -> Path:
     """Execute the committed notebook in place on MNIST; keep its run under `records`."""
     run = ROOT / "runs" / "logged-seed0"
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    parameters = _cell(notebook, "parameters")
+    committed = parameters.source
+    parameters.source = committed.replace("resume: bool = True", "resume: bool = False")
     NotebookClient(
         notebook,
         timeout=None,
         record_timing=False,
         resources={"metadata": {"path": str(NOTEBOOK.parent)}},
     ).execute()
+    parameters.source = committed
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = settled(cell.outputs)
     notebook.metadata.language_info = {"name": "python"}  # not the version of this machine
     nbformat.write(notebook, NOTEBOOK)
-    return Path(shutil.copytree(run, RECORDS / run.name, dirs_exist_ok=True))
+    # Neither checkpoints nor what is hidden: only to go on with the run.
+    ignore = shutil.ignore_patterns("checkpoint-*.pt", ".*")
+    return Path(shutil.copytree(run, RECORDS / run.name, ignore=ignore, dirs_exist_ok=True))
 
 
 def settled(outputs: list) -> list:

@@ -1,11 +1,12 @@
 """The benchmark: its counting by hand, its two ways against each other, its words."""
 
+import re
 import sys
 
 import pytest
 import torch
 
-from mnist_lib import benchmark, get_recipe
+from mnist_lib import RECIPES, benchmark, get_recipe
 from mnist_lib.benchmark import Measurement, agreement, main, operations, table
 from mnist_lib.device import peak_memory
 
@@ -57,16 +58,23 @@ def test_peak_memory_sees_what_was_freed():
     assert peak_memory() > before + 100_000_000
 
 
-def test_it_prints_one_table(monkeypatch, capsys, sample):
+def test_it_prints_one_table(monkeypatch, capsys, sample, tmp_path):
     monkeypatch.setattr(benchmark, "load_mnist", lambda _: sample)
-    words = ["--images", "64", "--rounds", "1", "--threads", "1", "--batches", "16"]
+    monkeypatch.chdir(tmp_path)
+    words = ["--images", "128", "--rounds", "1", "--threads", "1", "--batches", "16"]
     monkeypatch.setattr(sys, "argv", ["benchmark", *words])
     main()
     out = capsys.readouterr().out
-    assert "the median of 1 rounds of 64 images" in out
+    assert "the median of 1 rounds of 128 images" in out
     assert out.count("mnist_lib.train") == 1
     assert "GFLOP/s" in out
     assert "agree within" in out
+    for name in RECIPES:
+        epoch, kept, share = re.search(
+            rf"recipe {name}, 1 threads: (.+) s an epoch; its checkpoint takes (.+) ms, (.+)%", out
+        ).groups()
+        assert float(share) == pytest.approx(float(kept) / 10 / float(epoch), rel=0.05, abs=0.01)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,23 @@
 """A run's folder: whole files or none, readable again, refused in one sentence."""
 
 import dataclasses
+import sys
+import types
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import mnist_lib
-from mnist_lib import LogError, RunError, get_recipe, load_history, run_folder, save_run
+from mnist_lib import (
+    LogError,
+    ParameterError,
+    RunError,
+    get_recipe,
+    load_history,
+    run_folder,
+    save_run,
+)
 from mnist_lib.files import write_file
 
 from .test_history import make
@@ -19,8 +29,8 @@ def test_run_reads_back(tmp_path):
     assert [path.name for path in paths] == ["history.json", "weights.safetensors", "curves.png"]
     assert sorted(tmp_path.joinpath("run").iterdir()) == sorted(paths), "nothing half-written"
     assert load_history(tmp_path / "run") == load_history(paths[0]) == history
-    again = mnist_lib.Net()
-    again.load_state_dict(load_file(paths[1]))
+    again = mnist_lib.load_weights(mnist_lib.Net(), tmp_path / "run")
+    assert load_file(paths[1]).keys() == again.state_dict().keys()
     for name, tensor in net.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
     assert paths[2].read_bytes().startswith(b"\x89PNG")
@@ -64,6 +74,70 @@ def test_default_folder_tells_runs_apart(sample, monkeypatch, tmp_path):
         "logged-epochs2-seed0-sample",
         "logged-seed0-sample-train_images500",
     ]
+
+
+def test_default_folder_is_where_the_environment_says(sample, monkeypatch, tmp_path):
+    monkeypatch.setenv("MNIST_RUNS", str(tmp_path / "there"))
+    folder = run_folder(None, get_recipe("fast"), 0, sample)
+    assert folder == tmp_path / "there" / "fast-seed0-sample"
+    assert run_folder(tmp_path / "named", get_recipe("fast"), 0, sample) == tmp_path / "named"
+
+
+@pytest.fixture
+def colab(monkeypatch, tmp_path):
+    """A Google Drive as in Colab; `mounted` lists what was mounted."""
+    drive, mounted = tmp_path / "drive", []
+
+    def mount(mountpoint):
+        mounted.append(mountpoint)
+        (drive / "MyDrive").mkdir(parents=True, exist_ok=True)
+
+    module = types.SimpleNamespace(drive=types.SimpleNamespace(mount=mount))
+    monkeypatch.setitem(sys.modules, "google.colab", module)
+    monkeypatch.setattr(mnist_lib.run, "DRIVE", drive)
+    monkeypatch.setattr(mnist_lib.run, "DRIVE_RUNS", drive / "MyDrive" / "mnist_runs")
+    return types.SimpleNamespace(
+        runs=drive / "MyDrive" / "mnist_runs", mounted=mounted, fake=module
+    )
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "name"), [(None, "fast-seed0-sample"), ("", "fast-seed0-sample"), ("a/b", "a/b")]
+)
+def test_drive_is_mounted_when_asked(colab, sample, run_dir, name):
+    folder = run_folder(run_dir, get_recipe("fast"), 0, sample, drive=True)
+    assert folder == colab.runs / name
+    assert folder.is_dir()
+    assert colab.mounted == [str(mnist_lib.run.DRIVE)]
+
+
+def test_drive_is_not_mounted_unless_asked(colab, sample, tmp_path):
+    run_folder(tmp_path / "run", get_recipe("fast"), 0, sample)
+    assert colab.mounted == []
+
+
+@pytest.mark.parametrize("run_dir", ["/elsewhere", "../../../elsewhere"])
+def test_no_way_out_of_drive(colab, sample, run_dir):
+    with pytest.raises(ParameterError, match=r"run_dir takes a folder in .*mnist_runs or none"):
+        run_folder(run_dir, get_recipe("fast"), 0, sample, drive=True)
+    assert colab.mounted == []
+
+
+def test_drive_that_is_not_allowed(colab, sample):
+    def refuse(mountpoint):
+        raise ValueError("mount failed")
+
+    colab.fake.drive.mount = refuse
+    message = r"Google Drive was not mounted \(mount failed\); allow it, or set drive to False"
+    with pytest.raises(RunError, match=message):
+        run_folder(None, get_recipe("fast"), 0, sample, drive=True)
+
+
+def test_drive_elsewhere_than_in_colab(sample):
+    with pytest.raises(ParameterError, match="drive takes True in Colab only; elsewhere name a"):
+        run_folder(None, get_recipe("fast"), 0, sample, drive=True)
+    with pytest.raises(ParameterError, match="drive takes True or False, not 1"):
+        run_folder(None, get_recipe("fast"), 0, sample, drive=1)
 
 
 def test_default_folder_is_in_the_checkout(sample):

@@ -13,6 +13,7 @@ from mnist_lib import (
     get_recipe,
     load_history,
     logged_run,
+    training,
 )
 from mnist_lib.files import write_file
 from mnist_lib.study import _run, distance, main, study, summary
@@ -51,6 +52,41 @@ def test_a_run_is_its_seeds_alone(tmp_path, sample, monkeypatch):
     losses = [history.final.test_loss for _, history in runs]
     assert losses[0] == losses[2] != losses[1]
     assert runs[0][1].record["environment"]["threads"] == 1
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path, sample, monkeypatch):
+    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: sample.take(100))
+    recipe, threads = get_recipe("logged", epochs=3), torch.get_num_threads()
+    test, tests = training.test, []
+
+    def stop(*words):
+        tests.append(None)
+        if len(tests) == 3:
+            raise KeyboardInterrupt
+        return test(*words)
+
+    _, whole = _run((tmp_path / "whole.json", recipe, 5, 1, False, None))
+    monkeypatch.setattr(training, "test", stop)
+    path = tmp_path / "seed-5.json"
+    with pytest.raises(KeyboardInterrupt):
+        _run((path, recipe, 5, 1, False, None))
+    assert not path.exists()
+    assert (tmp_path / "seed-5" / "checkpoint-2.pt").exists()
+    _, again = _run((path, recipe, 5, 1, False, None))
+    torch.set_num_threads(threads)
+    assert len(tests) == 4, "one epoch was left"
+    assert [epoch.test_loss for epoch in again] == [epoch.test_loss for epoch in whole]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["seed-5.json", "whole.json"]
+
+
+def test_control_c_is_one_sentence(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mnist_lib.study.study", stop)
+    monkeypatch.setattr("sys.argv", ["study", str(tmp_path)])
+    with pytest.raises(SystemExit, match="stopped; the same words go on with it"):
+        main()
 
 
 @pytest.mark.parametrize(
