@@ -41,6 +41,8 @@ def run_folder(
         raise ParameterError(f"drive takes True or False, not {drive!r}")
     name = _run_name(recipe, seed, data)
     given = None if run_dir is None or run_dir == "" else as_folder("run_dir", run_dir)
+    if drive and "google.colab" not in sys.modules:
+        raise ParameterError("drive takes True in Colab only; elsewhere name a folder as run_dir")
     if drive:
         folder = DRIVE_RUNS / (given or name)
         if not Path(os.path.normpath(folder)).is_relative_to(DRIVE):
@@ -61,8 +63,6 @@ def _runs() -> Path:
 
 
 def _mount_drive() -> None:
-    if "google.colab" not in sys.modules:
-        raise ParameterError("drive takes True in Colab only; elsewhere name a folder as run_dir")
     from google.colab import drive
 
     try:

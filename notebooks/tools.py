@@ -52,7 +52,7 @@ def run(target: Path, words: list[str]) -> None:
             papermill_command.main(
                 [str(NOTEBOOK), part, *quiet, *live, *words], standalone_mode=False
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             sys.exit("stopped; the run's folder keeps its whole epochs, and the same words go on")
         except PapermillExecutionError as error:
             sys.exit(f"{error.ename}: {error.evalue}")

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import papermill
 import pytest
 
 import mnist_lib
+from mnist_lib.files import held
+
+from .test_resume import wait_for
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
@@ -66,6 +70,9 @@ def quick(tmp_path_factory):
 def test_papermill_runs_it_and_it_leaves_its_files(quick):
     folder, executed = quick
     assert sorted(path.name for path in (folder / "run").iterdir()) == [
+        ".lock",
+        "checkpoint-1.pt",
+        "checkpoint-2.pt",
         "curves.png",
         "history.json",
         "weights.safetensors",
@@ -98,10 +105,70 @@ def test_second_run_prints_the_same_to_the_digit(quick):
         if IGNORED in cell.metadata.get("tags", []):
             cell.metadata.tags.remove(IGNORED)
     nbformat.write(executed, folder / "strict.ipynb")
+    before = (folder / "run" / "history.json").read_text()
+    shutil.rmtree(folder / "run")  # else it would only be shown again
     result = nbval(folder / "strict.ipynb")
     assert result.returncode == 0, result.stdout[-3000:]
     code_cells = sum(cell.cell_type == "code" for cell in executed.cells)
     assert f"{code_cells} passed" in result.stdout
+    assert (folder / "run" / "history.json").read_text() != before, "other seconds: trained anew"
+
+
+def test_a_finished_run_is_shown_again(quick, tmp_path):
+    folder, executed = quick
+    before = (folder / "run" / "history.json").read_text()
+    again = execute(NOTEBOOK, tmp_path, **QUICK, run_dir=str(folder / "run"))
+    assert (folder / "run" / "history.json").read_text() == before
+    for cell in ("train", "checks-hold", "print-verdict"):
+        assert stdout(again, cell) == stdout(executed, cell)
+    anew = execute(NOTEBOOK, tmp_path, **QUICK, run_dir=str(folder / "run"), resume=False)
+    assert (folder / "run" / "history.json").read_text() != before
+    assert stdout(anew, "train") == stdout(executed, "train")
+
+
+TOOLS = NOTEBOOK.parent / "tools.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-m", "papermill", str(NOTEBOOK), "out.ipynb"], "Aborted!"),
+        ([str(TOOLS), "run"], "stopped; the run's folder keeps its whole epochs"),
+    ],
+)
+def test_control_c_in_papermill(tmp_path, sample, words, said):
+    """Both write what there is, leave no kernel behind, and go on when they are run again."""
+    parameters = {"data_source": "sample", "train_images": 500, "recipe": "fast", "epochs": 40}
+    parameters["run_dir"] = str(tmp_path / "run")
+    settings = [word for item in parameters.items() for word in ("-p", *map(str, item))]
+    command = [sys.executable, *words, *settings]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "run" / "checkpoint-3.pt")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert said in err
+    assert process.returncode == 1
+    done = len(mnist_lib.load_history(tmp_path / "run"))
+    assert 2 <= done < 40
+    with held(tmp_path / "run"):
+        pass  # nobody trains there any more
+    if "papermill" in words:
+        stopped = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+        assert "MNIST" in stdout(stopped, "load")
+    few, recipe = sample.take(500), mnist_lib.get_recipe("fast", epochs=40)
+    mnist_lib.set_seed(0)
+    net = mnist_lib.make_net(recipe)
+    history = mnist_lib.train(net, few, recipe, folder=tmp_path / "run", verbose=False)
+    assert len(history) == 40
+    mnist_lib.set_seed(0)
+    whole = mnist_lib.train(mnist_lib.make_net(recipe), few, recipe, verbose=False)
+    assert [epoch.test_loss for epoch in history] == [epoch.test_loss for epoch in whole]
+
+
+def test_make_run_leaves_the_committed_parameters(notebook):
+    """`make record` sets resume to False while it runs, by this text."""
+    cell = next(cell for cell in notebook.cells if cell.id == "parameters")
+    assert "resume: bool = True" in cell.source
 
 
 @pytest.mark.parametrize(("printed", "code"), [(883, 0), (882, 1)])
@@ -131,6 +198,11 @@ def test_nbval_notices_a_changed_digit(tmp_path, printed, code):
         ({"train_images": 0}, "ParameterError: train_images takes a whole number from 1 to 4000"),
         ({"run_dir": 2024}, "ParameterError: run_dir takes a folder, not 2024"),
         ({"data_dir": 5, "data_source": "mnist"}, "ParameterError: data_dir takes a folder, not 5"),
+        (
+            {"drive": True},
+            "ParameterError: drive takes True in Colab only; elsewhere name a folder",
+        ),
+        ({"drive": 2}, "ParameterError: drive takes True or False, not 2"),
         ({"run_dir": "/proc/none"}, "RunError: /proc/none/.writable cannot be written"),
     ],
 )
@@ -150,9 +222,9 @@ def test_help_lists_every_parameter_with_type_and_text():
         text=True,
     )
     assert result.returncode == 0
-    names = ["recipe", "epochs", "batch_size", "learning_rate", "seed", "device"]
-    names += ["data_dir", "data_source", "train_images", "run_dir"]
-    shown = re.findall(r"(?m)^  (\w+): (?:str|int|float) \(default .+?\)\s+\S", result.stdout)
+    names = ["recipe", "epochs", "batch_size", "learning_rate", "seed", "device", "compiled"]
+    names += ["data_dir", "data_source", "train_images", "run_dir", "drive", "resume"]
+    shown = re.findall(r"(?m)^  (\w+): (?:str|int|float|bool) \(default .+?\)\s+\S", result.stdout)
     assert shown == names
 
 
