@@ -14,7 +14,7 @@ import torch
 
 from . import __version__
 from .errors import LogError, RunError
-from .files import held, write_file
+from .files import held, remove, write_file
 from .history import HISTORY, Epoch, History, save_history
 from .recipe import differences
 
@@ -47,7 +47,8 @@ class Checkpoints:
     def __exit__(self, kind, error, trace):
         self._held.close()
         if kind is KeyboardInterrupt and self.folder is not None:
-            print(f"stopped; {self.kept}: run again to go on", file=sys.stderr)
+            # On a line of its own: the progress bar's is not ended.
+            print(f"\nstopped; {self.kept}: run again to go on", file=sys.stderr)
 
     @property
     def kept(self) -> str:
@@ -81,7 +82,7 @@ class Checkpoints:
         for path in self._paths():
             # Later epochs than this are those of a run that this one replaces.
             if not done - KEPT < _epoch(path) <= done:
-                path.unlink(missing_ok=True)
+                remove(path)
 
     def load(self) -> list[Epoch]:
         """Bring all parts to where the run stopped; its epochs so far, none where it is new.
@@ -159,7 +160,7 @@ class Checkpoints:
     def _go_on(self, record: dict) -> dict:
         """The record of the run, with a note where it goes on in another environment."""
         resumed = record.get("resumed", [])
-        there = (resumed or [record])[-1]["environment"]
+        there = (resumed or [record])[-1].get("environment", {})
         here = self.record["environment"]
         if there == here or self._done == record["recipe"]["epochs"]:
             return record

@@ -55,11 +55,19 @@ def _to_disk(path: Path, flags: int) -> None:
         os.close(file)
 
 
+def remove(path: Path) -> None:
+    """Delete a file that may be gone already; RunError where that is refused."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"{path} cannot be removed: {error.strerror}") from None
+
+
 def check_writable(folder: Path) -> None:
     """Make the folder and try it; RunError where it cannot be written."""
     probe = folder / ".writable"
     write_file(probe, lambda path: path.write_text(""))
-    probe.unlink()
+    remove(probe)
 
 
 @contextlib.contextmanager

@@ -93,9 +93,9 @@ RECIPES = {
         nesterov=True,
         schedule="one_cycle",
         warm_up=0.3,
-        rotation=4.0,
-        shift=0.5,
-        scale=0.03,
+        rotation=6.0,
+        shift=0.75,
+        scale=0.05,
         averaging=0.995,
     ),
     "sprint": Recipe(

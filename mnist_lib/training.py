@@ -67,7 +67,9 @@ def train(
     `resume` False it is trained anew, and replaces what is there.
 
     Raises ParameterError where the batch is larger than the training set; RunError where a loss
-    is not finite, or where `folder` holds another run, is in use by one or cannot be written.
+    is not finite (at once on the CPU, elsewhere when the epoch ends, since a look at every loss
+    would hold the device up), or where `folder` holds another run, is in use by one or cannot be
+    written.
     """
     data.check_batch_size(recipe.batch_size)
     for name, value in (("compiled", compiled), ("resume", resume)):

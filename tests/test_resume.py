@@ -222,7 +222,7 @@ def test_control_c_goes_on(part, tmp_path, monkeypatch, undisturbed, capsys):
         run(part, tmp_path)
     monkeypatch.undo()
     said = capsys.readouterr().err
-    assert said == f"stopped; epoch 1 is kept in {tmp_path}: run again to go on\n"
+    assert said == f"\nstopped; epoch 1 is kept in {tmp_path}: run again to go on\n"
     assert run(part, tmp_path) == undisturbed
 
 
