@@ -32,6 +32,7 @@ from .checkpoint import Checkpoints
 from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist, normalize
 from .device import environment, peak_memory
 from .errors import MnistLibError
+from .files import check_writable
 from .net import Net, make_net
 from .recipe import RECIPES, Recipe, get_recipe
 from .table import lay_out
@@ -152,7 +153,8 @@ def agreement(data: MNIST, recipe: Recipe) -> float:
         )
         losses.append([])
         for step in range(AGREEMENT_STEPS):
-            batch = slice(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+            batch = torch.arange(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+            batch %= len(data.train_images)
             optimizer.zero_grad()
             images = normalize(data.train_images[batch]).double()
             loss = F.nll_loss(net(images), data.train_labels[batch])
@@ -232,8 +234,9 @@ def main() -> None:
     try:
         data = load_mnist(words.data_dir)
         part = data.take(words.images)
-        for size in words.batches:
-            part.check_batch_size(size)
+        for recipe in (*recipes.values(), *RECIPES.values()):
+            part.check_batch_size(recipe.batch_size)
+        check_writable(Path())
     except MnistLibError as error:
         sys.exit(f"{parser.prog}: {error}")
     ways = list(WAYS) if words.compiled else list(WAYS)[:2]

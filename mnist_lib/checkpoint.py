@@ -14,13 +14,14 @@ import torch
 
 from . import __version__
 from .errors import LogError, RunError
-from .files import held, remove, write_file
-from .history import HISTORY, Epoch, History, save_history
+from .files import CURVES, HISTORY, WEIGHTS, held, remove, write_file
+from .history import Epoch, History, save_history
 from .recipe import differences
 
 FORMAT = 1  # to be raised whenever what is written below changes
 KEPT = 2  # where the newest is damaged, the one before it is used
-ANEW = "or set resume to False, which trains anew and replaces it"
+ANEW = "or set resume to False, which trains anew and replaces what is there"
+OTHER = f"choose another folder, {ANEW}"
 
 
 class Checkpoints:
@@ -32,11 +33,17 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path | None, record: dict, parts: dict, random: torch.Generator, device
+        self,
+        folder: Path | None,
+        record: dict,
+        parts: dict,
+        random: torch.Generator,
+        device: torch.device,
+        resume: bool = True,
     ):
-        self.folder, self.record, self.parts = folder, record, parts
+        self.folder, self.record, self.parts, self.resume = folder, record, parts, resume
         self.random, self.device = random, device
-        self._done = 0  # epochs on the disk
+        self._done = 0  # epochs of this run that are known to be on the disk
         self._held = contextlib.ExitStack()
 
     def __enter__(self):
@@ -48,15 +55,22 @@ class Checkpoints:
         self._held.close()
         if kind is KeyboardInterrupt and self.folder is not None:
             # On a line of its own: the progress bar's is not ended.
-            print(f"\nstopped; {self.kept}: run again to go on", file=sys.stderr)
+            print(f"\nstopped; {self.kept}: {self._again}", file=sys.stderr)
 
     @property
     def kept(self) -> str:
         """What is on the disk, as part of a sentence."""
-        if self.folder is None or not self._done:
+        if self.folder is None:
             return "nothing is kept"
+        if not self._done:
+            return f"{self.folder} is {'as it was' if self._paths() else 'empty'}"
         epochs = "epoch 1 is" if self._done == 1 else f"epochs 1 to {self._done} are"
         return f"{epochs} kept in {self.folder}"
+
+    @property
+    def _again(self) -> str:
+        # With resume False, what is kept would be replaced.
+        return "run again to go on" if self.resume else "run again with resume True to go on"
 
     def save(self, history: History) -> None:
         """Keep the run so far, and its history apart to be read; RunError where it cannot be."""
@@ -78,20 +92,23 @@ class Checkpoints:
             self._done = done
             save_history(self.folder / HISTORY, history)
         except RunError as error:
-            raise RunError(f"{error}; {self.kept}: make room there, then run again") from None
+            raise RunError(f"{error}; {self.kept}: mend that, then {self._again}") from None
+        if done == 1:  # what a run that this one replaces has left
+            remove(self.folder / WEIGHTS)
+            remove(self.folder / CURVES)
         for path in self._paths():
             # Later epochs than this are those of a run that this one replaces.
             if not done - KEPT < _epoch(path) <= done:
                 remove(path)
 
     def load(self) -> list[Epoch]:
-        """Bring all parts to where the run stopped; its epochs so far, none where it is new.
+        """Bring all parts to where the run stopped; its epochs so far, none where it begins.
 
         A damaged checkpoint is passed over for the one before it, and that is said on stderr.
-        Raises RunError where all are damaged, where one was written in another format, or where
-        the folder holds another run.
+        Raises RunError where all are damaged, where one cannot be read or was written in another
+        format, or where the folder holds another run.
         """
-        if self.folder is None:
+        if self.folder is None or not self.resume:
             return []
         damaged = []
         for path in self._paths():
@@ -103,6 +120,7 @@ class Checkpoints:
             self._check_same(history.record)
             self._restore(path, values)
             self._done = len(history)
+            save_history(self.folder / HISTORY, history)  # the run may have ended just before
             self.record = self._go_on(history.record)
             for line in damaged:
                 print(f"{line}; {path.name} is used instead", file=sys.stderr)
@@ -111,8 +129,7 @@ class Checkpoints:
             raise RunError(f"{'; '.join(damaged)}; no other is there: remove it, {ANEW}")
         if (self.folder / HISTORY).exists():
             raise RunError(
-                f"{self.folder} holds the history of a run but no checkpoint to go on from: "
-                f"choose another run_dir, {ANEW}"
+                f"{self.folder} holds the history of a run but no checkpoint to go on from: {OTHER}"
             )
         return []
 
@@ -125,10 +142,7 @@ class Checkpoints:
         if not differing and there.get("data") != here["data"]:
             differing.append("its images are others")
         if differing:
-            raise RunError(
-                f"{self.folder} holds another run: {'; '.join(differing)}; "
-                f"choose another run_dir, {ANEW}"
-            )
+            raise RunError(f"{self.folder} holds another run: {'; '.join(differing)}; {OTHER}")
 
     def _restore(self, path: Path, values: dict) -> None:
         try:
@@ -143,7 +157,7 @@ class Checkpoints:
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise RunError(
                 f"{path} does not fit this run's net and optimiser "
-                f"({str(error).splitlines()[0]}): choose another run_dir, {ANEW}"
+                f"({str(error).splitlines()[0]}): {OTHER}"
             ) from None
 
     def _random_states(self) -> dict[str, torch.Tensor]:
@@ -160,14 +174,20 @@ class Checkpoints:
     def _go_on(self, record: dict) -> dict:
         """The record of the run, with a note where it goes on in another environment."""
         resumed = record.get("resumed", [])
-        there = (resumed or [record])[-1].get("environment", {})
-        here = self.record["environment"]
+        last = (resumed or [record])[-1]
+        there = {"compiled": last.get("compiled")} | last.get("environment", {})
+        here = {"compiled": self.record["compiled"]} | self.record["environment"]
         if there == here or self._done == record["recipe"]["epochs"]:
             return record
-        names = [name for name in here if here[name] != there.get(name)]
-        changes = "; ".join(f"{name} {there.get(name)} before, {here[name]} now" for name in names)
+        changes = "; ".join(
+            f"{name} {there.get(name)} before, {here.get(name)} now"
+            for name in here | there
+            if here.get(name) != there.get(name)
+        )
         print(f"{self.folder}: {changes}: equal to rounding only, not to the bit", file=sys.stderr)
-        note = {"after_epoch": self._done, "environment": here}
+        note = {"after_epoch": self._done} | {
+            name: self.record[name] for name in ("compiled", "environment")
+        }
         return record | {"resumed": [*resumed, note]}
 
     def _path(self, epoch: int) -> Path:
@@ -193,7 +213,9 @@ def _read(path: Path) -> tuple[History, dict]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _Damaged(error.strerror) from None
+        raise RunError(
+            f"{path} cannot be read: {error.strerror}; mend that, then run again to go on"
+        ) from None
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[:-size]).digest() != content[-size:]:
         raise _Damaged(f"its {len(content)} bytes are not those that were written")

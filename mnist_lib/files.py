@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from filelock import FileLock, Timeout
 
 from .errors import ParameterError, RunError
 
+# Of a run: its epochs, its final weights, its curves.
+HISTORY, WEIGHTS, CURVES = "history.json", "weights.safetensors", "curves.png"
 ASIDE = ".part-"  # a folder's half-written files are in folders of this name
 LOCK = ".lock"
 
@@ -35,16 +38,18 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=ASIDE) as aside:
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=ASIDE, ignore_cleanup_errors=True
+        ) as aside:
             # The file's own name, since its ending may choose the format.
             part = Path(aside) / path.name
             write(part)
             _to_disk(part, os.O_RDWR)
             os.replace(part, path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            _to_disk(path.parent, os.O_RDONLY)
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
+    with contextlib.suppress(OSError):  # not every file system has this for folders
+        _to_disk(path.parent, os.O_RDONLY)
 
 
 def _to_disk(path: Path, flags: int) -> None:
@@ -64,18 +69,20 @@ def remove(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder and try it; RunError where it cannot be written."""
-    probe = folder / ".writable"
-    write_file(probe, lambda path: path.write_text(""))
-    remove(probe)
+    """Make the folder and try it; RunError where it cannot be written or is in use by a run."""
+    with held(folder):
+        probe = folder / ".writable"
+        write_file(probe, lambda path: path.write_text(""))
+        remove(probe)
 
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keep every other run out of `folder` meanwhile; sweep what a killed one left half-written.
 
-    The system itself frees the lock of a process that ends, however it ends. Raises RunError
-    where another run holds the folder, or where it cannot be written.
+    The system itself frees the lock of a process that ends, however it ends; two machines that
+    share a folder may not see each other's. Raises RunError where another run holds the folder,
+    or where it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,8 +90,11 @@ def held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunError(
-            f"{folder} is in use by another run: wait for its end, or choose another run_dir"
+            f"{folder} is in use by another run: wait for its end, or choose another folder (where "
+            f"no other is running, remove {folder / LOCK})"
         ) from None
+    except NotImplementedError:
+        print(f"{folder} has no locks: take care that no other run uses it", file=sys.stderr)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}") from None
     try:

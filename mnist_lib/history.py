@@ -13,9 +13,7 @@ from tqdm import tqdm
 
 from .checks import is_finite, is_whole
 from .errors import LogError, RunError
-from .files import write_file
-
-HISTORY = "history.json"  # in a run's folder
+from .files import HISTORY, write_file
 
 
 @dataclass(frozen=True)

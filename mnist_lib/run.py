@@ -9,13 +9,11 @@ import torch.nn as nn
 
 from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET
 from .errors import ParameterError, RunError
-from .files import as_folder, check_writable, write_file
-from .history import HISTORY, History, save_history
+from .files import CURVES, HISTORY, WEIGHTS, as_folder, check_writable, held, write_file
+from .history import History, save_history
 from .log import logged_run
 from .recipe import RECIPES, Recipe
 
-WEIGHTS = "weights.safetensors"
-CURVES = "curves.png"
 DRIVE = Path("/content/drive")  # where Colab's own pages mount Google Drive
 DRIVE_RUNS = DRIVE / "MyDrive" / "mnist_runs"
 
@@ -34,7 +32,8 @@ def run_folder(
     MyDrive/mnist_runs, so that it outlives the session.
 
     Raises RunError where it cannot be written, ParameterError where `run_dir` is no path,
-    where it leads out of a Drive that was asked for, or the data are fewer than one batch.
+    where it leads out of a Drive that was asked for or onto one that is not mounted, or the data
+    are fewer than one batch.
     """
     data.check_batch_size(recipe.batch_size)
     if not isinstance(drive, bool):
@@ -45,11 +44,15 @@ def run_folder(
         raise ParameterError("drive takes True in Colab only; elsewhere name a folder as run_dir")
     if drive:
         folder = DRIVE_RUNS / (given or name)
-        if not Path(os.path.normpath(folder)).is_relative_to(DRIVE):
+        if not _on_drive(folder):
             raise ParameterError(f"run_dir takes a folder in {DRIVE_RUNS} or none, not {run_dir!r}")
         _mount_drive()
     else:
         folder = given or _runs() / name
+        if _on_drive(folder) and not DRIVE_RUNS.parent.exists():
+            raise ParameterError(
+                f"run_dir is {folder}, but Drive is not mounted: set drive to True"
+            )
     check_writable(folder)
     return folder
 
@@ -60,6 +63,10 @@ def _runs() -> Path:
     checkout = Path(__file__).parents[1]
     root = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
     return root / "runs"
+
+
+def _on_drive(folder: Path) -> bool:
+    return "google.colab" in sys.modules and Path(os.path.normpath(folder)).is_relative_to(DRIVE)
 
 
 def _mount_drive() -> None:
@@ -97,9 +104,10 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
     logged = logged_run() if history.source == "mnist" else None
     # Copies, since safetensors refuses tensors that share memory.
     weights = {name: tensor.clone().contiguous() for name, tensor in net.state_dict().items()}
-    save_history(folder / HISTORY, history)
-    write_file(folder / WEIGHTS, lambda path: path.write_bytes(save(weights)))
-    write_file(folder / CURVES, lambda path: plots.save_curves(history, path, logged))
+    with held(folder):
+        save_history(folder / HISTORY, history)
+        write_file(folder / WEIGHTS, lambda path: path.write_bytes(save(weights)))
+        write_file(folder / CURVES, lambda path: plots.save_curves(history, path, logged))
     return [folder / HISTORY, folder / WEIGHTS, folder / CURVES]
 
 

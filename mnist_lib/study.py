@@ -12,7 +12,7 @@ import multiprocessing
 import shutil
 import statistics
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -63,11 +63,19 @@ def study(
         load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         try:
-            for run in as_completed([pool.submit(_run, job) for job in jobs]):
-                path, history = run.result()
-                print(f"{path}: best {history.best.score}, final {history.final.score}", flush=True)
+            running = set()
+            # No more than can run: what is submitted cannot be called back.
+            while running or jobs:
+                while jobs and len(running) < processes:
+                    running.add(pool.submit(_run, jobs.pop(0)))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for run in done:
+                    path, history = run.result()
+                    print(f"{path}: best {history.best.score}, final {history.final.score}")
+                sys.stdout.flush()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()  # their checkpoints stay
             raise
     return [load_history(path) for path in paths.values()]
 
@@ -87,7 +95,7 @@ def _run(job) -> tuple[Path, History]:
     under_way = path.with_suffix("")  # a folder, so that a run that is killed can go on
     history = train(make_net(recipe), data, recipe, seed, verbose=False, folder=under_way)
     save_history(path, history)
-    shutil.rmtree(under_way)
+    shutil.rmtree(under_way, ignore_errors=True)
     return path, history
 
 

@@ -33,9 +33,13 @@ def set_seed(seed: int) -> None:
 
     Raises ParameterError unless `seed` is a whole number from 0 to 2**63 - 1.
     """
+    _check_seed(seed)
+    torch.manual_seed(seed)
+
+
+def _check_seed(seed: int) -> None:
     if not is_whole(seed) or not 0 <= seed < 2**63:
         raise ParameterError(f"seed takes a whole number from 0 to 2**63 - 1, not {seed!r}")
-    torch.manual_seed(seed)
 
 
 def train(
@@ -66,12 +70,13 @@ def train(
     weights, to the bit, as if it had not been stopped. A finished one is not trained again. With
     `resume` False it is trained anew, and replaces what is there.
 
-    Raises ParameterError where the batch is larger than the training set; RunError where a loss
-    is not finite (at once on the CPU, elsewhere when the epoch ends, since a look at every loss
-    would hold the device up), or where `folder` holds another run, is in use by one or cannot be
-    written.
+    Raises ParameterError for a seed that is none, or a batch larger than the training set;
+    RunError where a loss is not finite (at once on the CPU, elsewhere when the epoch ends, since
+    a look at every loss would hold the device up), or where `folder` holds another run, is in use
+    by one or cannot be written.
     """
     data.check_batch_size(recipe.batch_size)
+    _check_seed(seed)
     for name, value in (("compiled", compiled), ("resume", resume)):
         if not isinstance(value, bool):
             raise ParameterError(f"{name} takes True or False, not {value!r}")
@@ -98,8 +103,8 @@ def train(
     random = torch.Generator().manual_seed(seed)
     parts = {"net": net, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     folder = None if folder is None else as_folder("folder", folder)
-    with Checkpoints(folder, record, parts, random, device) as checkpoints:
-        epochs = checkpoints.load() if resume else []
+    with Checkpoints(folder, record, parts, random, device, resume) as checkpoints:
+        epochs = checkpoints.load()
         if epochs and verbose:
             _print_again(epochs, recipe, folder)
         for epoch in range(len(epochs) + 1, recipe.epochs + 1):
@@ -207,7 +212,8 @@ def make_scheduler(
         optimizer,
         recipe.learning_rate,
         total_steps=steps + 1,  # the rate after the last step counts too
-        pct_start=recipe.warm_up,
+        # torch divides by the warm-up's length less one: one step is as good as none.
+        pct_start=recipe.warm_up if recipe.warm_up * (steps + 1) > 1 else 0.0,
         anneal_strategy="linear",
         cycle_momentum=False,
         div_factor=10,

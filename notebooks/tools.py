@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ SETUP = "setup"  # id of the notebook's first code cell
 CARRIED = '''\
 # This file carries the project's library inside, as a wheel; it needs no repository.
 import base64
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -53,7 +55,9 @@ def run(target: Path, words: list[str]) -> None:
                 [str(NOTEBOOK), part, *quiet, *live, *words], standalone_mode=False
             )
         except (KeyboardInterrupt, click.Abort):
-            sys.exit("stopped; the run's folder keeps its whole epochs, and the same words go on")
+            sys.exit(
+                "stopped; the run's folder keeps its whole epochs: run again, with resume, to go on"
+            )
         except PapermillExecutionError as error:
             sys.exit(f"{error.ename}: {error.evalue}")
         except (click.ClickException, PapermillException) as error:
@@ -125,6 +129,8 @@ def record() -> Path:
     parameters = _cell(notebook, "parameters")
     committed = parameters.source
     parameters.source = committed.replace("resume: bool = True", "resume: bool = False")
+    assert parameters.source != committed, "no cell with resume: bool = True"
+    os.environ.pop("MNIST_RUNS", None)
     NotebookClient(
         notebook,
         timeout=None,

@@ -38,6 +38,7 @@ def train(folder: Path, recipe: mnist_lib.Recipe, data: mnist_lib.MNIST) -> None
         + f" {epoch.test_loss!r} {epoch.last_batch_loss!r}"
         for epoch in history
     ]
+    assert mnist_lib.load_history(folder) == history
     result = {"epochs": epochs, "record": history.record, "weights": digest.hexdigest()}
     folder.with_suffix(".json").write_text(json.dumps(result))
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from .killing import RECIPES
 
 ROOT = Path(__file__).parents[1]
 RECIPE = dataclasses.replace(get_recipe("fast"), epochs=4, batch_size=16)
-ANEW = "choose another run_dir, or set resume to False, which trains anew and replaces it"
+ANEW = "choose another folder, or set resume to False, which trains anew and replaces what is there"
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,79 @@ def test_unless_asked(part, tmp_path, monkeypatch, undisturbed):
     monkeypatch.undo()
     assert run(part, tmp_path, resume=False) == undisturbed
     assert names(tmp_path) == ["checkpoint-3.pt", "checkpoint-4.pt", "history.json"]
+
+
+def test_a_run_that_replaces_another_leaves_nothing_of_it(part, tmp_path):
+    net = mnist_lib.make_net(RECIPE)
+    history = mnist_lib.train(net, part, RECIPE, verbose=False, folder=tmp_path)
+    mnist_lib.save_run(tmp_path, history, net)
+    run(part, tmp_path, recipe=dataclasses.replace(RECIPE, epochs=1), resume=False)
+    assert names(tmp_path) == ["checkpoint-1.pt", "history.json"]
+
+
+def test_what_is_said_where_a_run_would_be_replaced(part, stopped, monkeypatch, capsys):
+    stop_at(monkeypatch, 2, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(part, stopped, resume=False)
+    expected = f"\nstopped; {stopped} is as it was: run again with resume True to go on\n"
+    assert capsys.readouterr().err == expected
+    monkeypatch.undo()
+    stop_at(monkeypatch, 6, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(part, stopped, resume=False)
+    expected = f"\nstopped; epoch 1 is kept in {stopped}: run again with resume True to go on\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_stopped_between_checkpoint_and_history(part, tmp_path, monkeypatch, undisturbed):
+    """Even where that was the last epoch: the history is then written before all else."""
+
+    def stop(*_):
+        raise Stopped
+
+    run(part, tmp_path)
+    history = (tmp_path / "history.json").read_text()
+    (tmp_path / "checkpoint-4.pt").unlink()
+    monkeypatch.setattr(checkpoint_module, "save_history", stop)
+    with pytest.raises(Stopped):
+        run(part, tmp_path)
+    monkeypatch.undo()
+    (tmp_path / "history.json").unlink()
+    run(part, tmp_path)
+    assert run(part, tmp_path) == undisturbed
+    assert len(load_history(tmp_path)) == 4
+    assert history.splitlines()[:40] == (tmp_path / "history.json").read_text().splitlines()[:40]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(part, stopped, monkeypatch):
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(RunError) as caught:
+        run(part, stopped)
+    assert str(caught.value) == (
+        f"{stopped}/checkpoint-2.pt cannot be read: Input/output error; mend that, then run again "
+        "to go on"
+    )
+
+
+def test_file_systems_without_locks_or_folders_to_sync(part, tmp_path, monkeypatch, capsys):
+    def none(*_, **__):
+        raise NotImplementedError
+
+    sync = os.fsync
+
+    def refuse(file):
+        if os.path.isdir(f"/proc/self/fd/{file}"):
+            raise OSError(22, "Invalid argument")
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr("filelock.FileLock.acquire", none)
+    run(part, tmp_path)
+    assert names(tmp_path) == ["checkpoint-3.pt", "checkpoint-4.pt", "history.json"]
+    assert f"{tmp_path} has no locks: take care that no other run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -268,7 +342,9 @@ def test_divergence_stops_at_once_and_keeps_what_was_good(part, tmp_path, monkey
 
 def test_divergence_in_the_test_is_noticed(part, monkeypatch):
     monkeypatch.setattr(training, "test", lambda *_: (float("inf"), 10))
-    with pytest.raises(RunError, match=r"epoch 1, batch_id 3, .* test loss after it is inf, .* no"):
+    with pytest.raises(
+        RunError, match=r"epoch 1, batch_id 3, .* test loss after it is inf, .* not"
+    ):
         run(part)
 
 
@@ -295,7 +371,7 @@ def test_full_disk(part, small_disk, undisturbed):
         run(part, folder)
     assert str(caught.value) == (
         f"{folder}/checkpoint-2.pt cannot be written: No space left on device; epoch 1 is kept "
-        f"in {folder}: make room there, then run again"
+        f"in {folder}: mend that, then run again to go on"
     )
     assert names(folder) == ["checkpoint-1.pt", "history.json"]
     remount("size=1m")
@@ -308,7 +384,7 @@ def test_read_only_disk(part, small_disk):
     with pytest.raises(RunError) as caught:
         run(part, folder)
     assert str(caught.value) == f"{folder} cannot be written: Read-only file system"
-    with pytest.raises(RunError, match=r"\.writable cannot be written: Read-only file system"):
+    with pytest.raises(RunError, match="cannot be written: Read-only file system"):
         mnist_lib.run_folder(folder, RECIPE, 0, part)
     remount("rw")
 
@@ -324,7 +400,7 @@ def test_quota(part, stopped, undisturbed):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(caught.value) == (
         f"{stopped}/checkpoint-3.pt cannot be written: File too large; epochs 1 to 2 are kept in "
-        f"{stopped}: make room there, then run again"
+        f"{stopped}: mend that, then run again to go on"
     )
     assert run(part, stopped) == undisturbed
 
@@ -379,7 +455,7 @@ def test_no_checkpoint_left(part, stopped):
     why = "is damaged (its 0 bytes are not those that were written)"
     assert str(caught.value) == (
         f"{stopped}/checkpoint-2.pt {why}; {stopped}/checkpoint-1.pt {why}; no other is there: "
-        "remove it, or set resume to False, which trains anew and replaces it"
+        "remove it, or set resume to False, which trains anew and replaces what is there"
     )
 
 
@@ -394,7 +470,7 @@ def test_other_versions(part, tmp_path, monkeypatch, written):
     assert str(caught.value) == (
         f"{tmp_path}/checkpoint-4.pt was written by mnist_lib 7.1 in checkpoint format {written}, "
         f"and mnist_lib {mnist_lib.__version__} reads format 1: finish the run with that version, "
-        "or set resume to False, which trains anew and replaces it"
+        "or set resume to False, which trains anew and replaces what is there"
     )
 
 
@@ -414,7 +490,8 @@ def test_two_runs_at_once(part, stopped, undisturbed):
     with pytest.raises(RunError) as caught:
         run(part, stopped)
     assert str(caught.value) == (
-        f"{stopped} is in use by another run: wait for its end, or choose another run_dir"
+        f"{stopped} is in use by another run: wait for its end, or choose another folder "
+        f"(where no other is running, remove {stopped}/.lock)"
     )
     first.kill()
     first.join()
@@ -437,13 +514,22 @@ def test_folder_moved_to_another_machine(part, stopped, undisturbed, monkeypatch
     monkeypatch.setattr(training, "environment", lambda _: there)
     epochs, record, weights = run(part, moved)
     assert (epochs, weights) == undisturbed[::2], "nothing but the name of the machine changed"
-    assert record == undisturbed[1] | {"resumed": [{"after_epoch": 2, "environment": there}]}
+    note = {"after_epoch": 2, "compiled": False, "environment": there}
+    assert record == undisturbed[1] | {"resumed": [note]}
     assert capsys.readouterr().err == (
         f"{moved}: torch {here['torch']} before, 9.9 now; processor {here['processor']} before, "
         "abacus now: equal to rounding only, not to the bit\n"
     )
     monkeypatch.undo()
     assert run(part, moved)[1] == record, "a finished run is no further move"
+
+
+def test_compiled_from_here_on_is_noted(part, stopped, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda net: net)
+    _, record, _ = run(part, stopped, compiled=True)
+    (note,) = record["resumed"]
+    assert (record["compiled"], note["compiled"], note["after_epoch"]) == (False, True, 2)
+    assert "compiled False before, True now: equal to rounding only" in capsys.readouterr().err
 
 
 def test_checkpoint_from_a_gpu(part, tmp_path, monkeypatch, undisturbed):
@@ -460,8 +546,9 @@ def test_checkpoint_from_a_gpu(part, tmp_path, monkeypatch, undisturbed):
         run(part, tmp_path)
     monkeypatch.undo()
     content = (tmp_path / "checkpoint-2.pt").read_bytes()
-    with pytest.raises(RuntimeError, match="CUDA"):
-        torch.load(io.BytesIO(content[:-32]), weights_only=True)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(io.BytesIO(content[:-32]), weights_only=True)
     assert run(part, tmp_path) == undisturbed
 
 
@@ -477,7 +564,10 @@ class Harmful:
 
 @pytest.mark.parametrize(
     ("save", "load"),
-    [(torch.save, lambda file: torch.load(file, weights_only=False)), (pickle.dump, pickle.load)],
+    [
+        (torch.save, lambda file: torch.load(file, weights_only=False)),
+        (partial(pickle.dump, protocol=2), pickle.load),
+    ],
 )
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(part, tmp_path, save, load):
     hurt = tmp_path / "hurt"

@@ -1,6 +1,7 @@
 """A run's folder: whole files or none, readable again, refused in one sentence."""
 
 import dataclasses
+import shutil
 import sys
 import types
 
@@ -27,7 +28,8 @@ def test_run_reads_back(tmp_path):
     net, history = mnist_lib.Net(), dataclasses.replace(make(9900, 9944), record={"seed": 1})
     paths = save_run(tmp_path / "run", history, net.to(memory_format=torch.channels_last))
     assert [path.name for path in paths] == ["history.json", "weights.safetensors", "curves.png"]
-    assert sorted(tmp_path.joinpath("run").iterdir()) == sorted(paths), "nothing half-written"
+    left = sorted(path for path in tmp_path.joinpath("run").iterdir() if path.name != ".lock")
+    assert left == sorted(paths), "nothing half-written"
     assert load_history(tmp_path / "run") == load_history(paths[0]) == history
     again = mnist_lib.load_weights(mnist_lib.Net(), tmp_path / "run")
     assert load_file(paths[1]).keys() == again.state_dict().keys()
@@ -57,6 +59,7 @@ def test_folder_that_cannot_be_written(tmp_path, sample):
 
 
 def test_default_folder_tells_runs_apart(sample, monkeypatch, tmp_path):
+    monkeypatch.delenv("MNIST_RUNS", raising=False)
     monkeypatch.setattr(mnist_lib.run, "__file__", str(tmp_path / "lib" / "run.py"))
     monkeypatch.chdir(tmp_path)  # no checkout there: beside the working directory
     logged = get_recipe("logged")
@@ -123,6 +126,15 @@ def test_no_way_out_of_drive(colab, sample, run_dir):
     assert colab.mounted == []
 
 
+def test_a_folder_on_a_drive_that_is_not_mounted(colab, sample):
+    """It would be on the machine's own disk, and go with it."""
+    named = colab.runs / "a"
+    with pytest.raises(ParameterError, match=r"run_dir is .*/a, but Drive is not mounted: set dr"):
+        run_folder(named, get_recipe("fast"), 0, sample)
+    assert run_folder(named, get_recipe("fast"), 0, sample, drive=True) == named
+    assert run_folder(named, get_recipe("fast"), 0, sample) == named
+
+
 def test_drive_that_is_not_allowed(colab, sample):
     def refuse(mountpoint):
         raise ValueError("mount failed")
@@ -140,10 +152,11 @@ def test_drive_elsewhere_than_in_colab(sample):
         run_folder(None, get_recipe("fast"), 0, sample, drive=1)
 
 
-def test_default_folder_is_in_the_checkout(sample):
+def test_default_folder_is_in_the_checkout(sample, monkeypatch):
+    monkeypatch.delenv("MNIST_RUNS", raising=False)
     folder = run_folder(None, get_recipe("logged", epochs=3), 5, sample)
     assert folder.parents[1].joinpath("mnist_lib", "run.py").is_file()
-    folder.rmdir()
+    shutil.rmtree(folder)
 
 
 def test_histories_that_cannot_be_read(tmp_path):

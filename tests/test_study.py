@@ -1,6 +1,11 @@
 """Studies over seeds: resumable, counted by hand, never mixed."""
 
 import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +25,7 @@ from mnist_lib.study import _run, distance, main, study, summary
 
 from .conftest import write
 from .test_history import make
+from .test_resume import wait_for
 
 
 def test_finished_runs_are_not_trained_again(tmp_path):
@@ -36,7 +42,7 @@ def test_runs_need_the_full_data_set(tmp_path, idx_files):
     idx_files["train-labels-idx1-ubyte"] = b"half"
     with pytest.raises(DataError, match="is not MNIST's"):
         study(tmp_path / "out", get_recipe("logged"), [0, 1], data_dir=write(tmp_path, idx_files))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_a_run_is_its_seeds_alone(tmp_path, sample, monkeypatch):
@@ -77,6 +83,37 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, sample, monkeypatch):
     assert len(tests) == 4, "one epoch was left"
     assert [epoch.test_loss for epoch in again] == [epoch.test_loss for epoch in whole]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["seed-5.json", "whole.json"]
+
+
+def slow(job):
+    """In the place of a run."""
+    job[0].touch()
+    time.sleep(60)
+
+
+SLOW = """
+import mnist_lib.study, tests.test_study
+mnist_lib.study._run = tests.test_study.slow
+mnist_lib.study.load_mnist = lambda *_, **__: None
+mnist_lib.study.main()
+"""
+
+
+def test_control_c_begins_no_further_run(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(tmp_path), "--seeds", "0-9"],
+        cwd=Path(__file__).parents[1],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(tmp_path / "seed-0.json")
+    wait_for(tmp_path / "seed-1.json")
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)  # to the first process alone, as `kill` does
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - start < 5
+    assert "mnist_lib.study: stopped; the same words go on with it" in said
+    assert len(list(tmp_path.glob("*.json"))) == 2
 
 
 def test_control_c_is_one_sentence(tmp_path, monkeypatch):

@@ -236,6 +236,20 @@ def test_batch_larger_than_the_data(part):
         run(part, recipe=get_recipe("logged", batch_size=501))
 
 
+@pytest.mark.parametrize("seed", ["a", -1, 1.0, True, None])
+def test_seed_is_a_whole_number(part, seed):
+    with pytest.raises(ParameterError, match="seed takes a whole number from 0"):
+        mnist_lib.train(mnist_lib.Net(), part, RECIPE, seed)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 9])
+def test_one_cycle_of_few_steps(steps):
+    """A warm-up of one step, of less, or of none."""
+    for warm_up in (0.0, 0.1, 0.2, 0.3, 0.5):
+        recipe = get_recipe("sprint", warm_up=warm_up)
+        assert max(training.learning_rates(recipe, steps)) <= recipe.learning_rate * 1.000001
+
+
 def test_compiled_is_a_choice_of_two(part):
     with pytest.raises(ParameterError, match="compiled takes True or False, not 'yes'"):
         mnist_lib.train(mnist_lib.Net(), part, RECIPE, compiled="yes")
