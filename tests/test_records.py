@@ -105,7 +105,12 @@ def test_readme_table():
     ):
         assert f"| {' | '.join(row)} |".replace("|  |", "| |") in README
     ratio = sum(epoch.seconds for epoch in best) / float(seconds[1])
-    assert f"its best epoch, the {logged0.best.epoch}th, {ratio:.1f} times" in README
+    told = f"the {logged0.best.epoch}th, `logged` trains {ratio:.1f} times as long as `fast` in all"
+    assert told in README
+    finals = [run.final.accuracy for run in recipes[1]]
+    error = statistics.stdev(finals) / len(finals) ** 0.5
+    assert f"`fast`, {statistics.mean(finals):.3f}%, is above the target" in README
+    assert f"its standard error, {error:.3f}" in README
 
 
 def test_readme_speed_is_the_benchmarks():
@@ -119,7 +124,7 @@ def test_readme_speed_is_the_benchmarks():
     kept = re.findall(r"^recipe (\w+), 2 threads: .+ ms, (.+)%$", text, re.MULTILINE)
     assert [name for name, _ in kept] == ["logged", "fast", "sprint"]
     assert all(float(share) <= 1 for _, share in kept)
-    assert "{}%, {}% and {}% of an epoch".format(*(share for _, share in kept)) in README
+    assert "Checkpoints cost {}%, {}% and {}% of an epoch".format(*(share for _, share in kept)) in README
 
 
 EARLY = json.loads((RECORDS / "validation" / "early.json").read_text(encoding="utf-8"))["runs"]
