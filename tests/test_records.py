@@ -124,7 +124,10 @@ def test_readme_speed_is_the_benchmarks():
     kept = re.findall(r"^recipe (\w+), 2 threads: .+ ms, (.+)%$", text, re.MULTILINE)
     assert [name for name, _ in kept] == ["logged", "fast", "sprint"]
     assert all(float(share) <= 1 for _, share in kept)
-    assert "Checkpoints cost {}%, {}% and {}% of an epoch".format(*(share for _, share in kept)) in README
+    assert (
+        "Checkpoints cost {}%, {}% and {}% of an epoch".format(*(share for _, share in kept))
+        in README
+    )
 
 
 EARLY = json.loads((RECORDS / "validation" / "early.json").read_text(encoding="utf-8"))["runs"]
