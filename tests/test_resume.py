@@ -11,6 +11,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -202,7 +203,7 @@ def test_file_systems_without_locks_or_folders_to_sync(part, tmp_path, monkeypat
     sync = os.fsync
 
     def refuse(file):
-        if os.path.isdir(f"/proc/self/fd/{file}"):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
             raise OSError(22, "Invalid argument")
         sync(file)
 
@@ -629,9 +630,12 @@ def test_written_files_are_on_the_disk(tmp_path, monkeypatch):
     """The file before it is renamed, its folder after."""
     done = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(
-        os, "fsync", lambda f: (done.append(os.readlink(f"/proc/self/fd/{f}")), fsync(f))
-    )
+
+    def noted(file):
+        done.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("rename"), replace(a, b)))
     write_file(tmp_path / "file", lambda path: path.write_text("x"))
-    assert [Path(path).name for path in done] == ["file", "rename", tmp_path.name]
+    assert done == ["file", "rename", "folder"]
