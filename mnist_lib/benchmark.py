@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import itertools
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -32,7 +33,6 @@ from .checkpoint import Checkpoints
 from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist, normalize
 from .device import environment, peak_memory
 from .errors import MnistLibError
-from .files import check_writable
 from .net import Net, make_net
 from .recipe import RECIPES, Recipe, get_recipe
 from .table import lay_out
@@ -230,13 +230,14 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="torch.compile too: takes longer")
     parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
     words = parser.parse_args()
+    if not os.access(".", os.W_OK):
+        sys.exit(f"{parser.prog}: {Path.cwd()} cannot be written, and checkpoints are timed there")
     recipes = {size: get_recipe("logged", epochs=1, batch_size=size) for size in words.batches}
     try:
         data = load_mnist(words.data_dir)
         part = data.take(words.images)
         for recipe in (*recipes.values(), *RECIPES.values()):
             part.check_batch_size(recipe.batch_size)
-        check_writable(Path())
     except MnistLibError as error:
         sys.exit(f"{parser.prog}: {error}")
     ways = list(WAYS) if words.compiled else list(WAYS)[:2]
