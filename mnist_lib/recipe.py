@@ -81,7 +81,7 @@ class Recipe:
 
 # The assignment records neither optimiser nor learning rate. `logged` is the plausible recipe
 # whose test curve comes nearest to the logged one; notebooks/records/README.md has the comparison.
-# `fast` and `sprint` were chosen on validation folds, never on the test set (same place).
+# The settings of `fast` and `sprint` were compared on validation folds only (same place).
 RECIPES = {
     "logged": Recipe("logged", epochs=19, batch_size=32, learning_rate=0.05),
     "fast": Recipe(
