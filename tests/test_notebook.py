@@ -15,7 +15,7 @@ import pytest
 import mnist_lib
 from mnist_lib.files import held
 
-from .test_resume import wait_for
+from .conftest import wait_for
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"

@@ -27,6 +27,7 @@ from mnist_lib import checkpoint as checkpoint_module
 from mnist_lib.checkpoint import _Damaged, _read
 from mnist_lib.files import held, write_file
 
+from .conftest import wait_for
 from .killing import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -266,13 +267,6 @@ recipe = mnist_lib.get_recipe("fast", epochs=500, batch_size=50)
 mnist_lib.set_seed(0)
 mnist_lib.train(mnist_lib.make_net(recipe), data, recipe, folder=sys.argv[1])
 """
-
-
-def wait_for(path, seconds=120):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not come"
-        time.sleep(0.01)
 
 
 def test_control_c(tmp_path, start):

@@ -22,9 +22,8 @@ from mnist_lib import (
 from mnist_lib.files import write_file
 from mnist_lib.study import _run, distance, main, study, summary
 
-from .conftest import write
+from .conftest import wait_for, write
 from .test_history import make
-from .test_resume import wait_for
 
 
 def test_finished_runs_are_not_trained_again(tmp_path):
