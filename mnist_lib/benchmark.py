@@ -33,6 +33,7 @@ from .checkpoint import Checkpoints
 from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist, normalize
 from .device import environment, peak_memory
 from .errors import MnistLibError
+from .mining import HardExamples
 from .net import Net, make_net
 from .recipe import RECIPES, Recipe, get_recipe
 from .table import lay_out
@@ -177,6 +178,7 @@ def checkpoint_seconds(data: MNIST, recipe: Recipe, rounds: int = 21) -> float:
         "average": WeightAverage(net, recipe.averaging),
         "optimizer": optimizer,
         "scheduler": make_scheduler(optimizer, recipe, 1),
+        "examples": HardExamples(len(data.train_images), recipe, torch.device("cpu")),
     }
     times = []
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=".") as folder:
@@ -264,11 +266,12 @@ def main() -> None:
     for name, recipe in RECIPES.items():
         with ProcessPoolExecutor(1, spawn) as process:
             run = process.submit(measure, "mnist_lib.train", part, recipe, words.threads[-1])
-            epoch = run.result().seconds * FULL_TRAINING_SET / words.images / recipe.epochs
+            seconds = run.result().seconds * FULL_TRAINING_SET / words.images
             kept = process.submit(checkpoint_seconds, part, recipe).result()
         print(
-            f"\nrecipe {name}, {words.threads[-1]} threads: {epoch:.1f} s an epoch; "
-            f"its checkpoint takes {1000 * kept:.1f} ms, {kept / epoch:.2%}",
+            f"\nrecipe {name}, {words.threads[-1]} threads: {seconds:.1f} s for its "
+            f"{recipe.epochs} epochs; a checkpoint takes {1000 * kept:.1f} ms, "
+            f"{kept * recipe.epochs / seconds:.2%} of an epoch",
             end="",
         )
     difference = agreement(part, recipes[words.batches[0]])

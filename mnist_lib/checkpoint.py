@@ -18,7 +18,7 @@ from .files import CURVES, HISTORY, WEIGHTS, held, remove, write_file
 from .history import Epoch, History, save_history
 from .recipe import differences
 
-FORMAT = 1  # to be raised whenever what is written below changes
+FORMAT = 2  # to be raised whenever what is written below changes
 KEPT = 2  # where the newest is damaged, the one before it is used
 ANEW = "or set resume to False, which trains anew and replaces what is there"
 OTHER = f"choose another folder, {ANEW}"

@@ -18,7 +18,7 @@ from .files import HISTORY, write_file
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training images and the test after it."""
+    """One pass over the training images, or a part of them, and the test after it."""
 
     epoch: int  # counted from 1
     test_loss: float  # negative log-likelihood, mean over the test images, nats

@@ -91,8 +91,10 @@ def plot_loss(history: History, logged: History | None = None, ax: Axes | None =
 def plot_learning_rate(recipe: Recipe, ax: Axes | None = None) -> Axes:
     """The recipe's learning rate over epochs."""
     ax = ax or plt.gca()
-    steps = 100 * recipe.epochs
-    ax.plot(torch.arange(steps) / 100, learning_rates(recipe, steps), color=THIS)
+    steps = recipe.epoch_steps(100 * recipe.batch_size)
+    at = [epoch + step / count for epoch, count in enumerate(steps) for step in range(count)]
+    ax.plot(at, learning_rates(recipe, len(at)), color=THIS)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(title="Learning rate", xlabel="epoch", ylabel="learning rate", ylim=(0, None))
     return ax
 

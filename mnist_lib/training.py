@@ -21,6 +21,7 @@ from .device import environment, keep_freed_memory
 from .errors import ParameterError, RunError
 from .files import as_folder
 from .history import Epoch, History, bar_text
+from .mining import HardExamples
 from .net import count_parameters
 from .recipe import Recipe
 
@@ -95,13 +96,20 @@ def train(
     if device.type == "cpu":
         keep_freed_memory()
     optimizer = make_optimizer(net, recipe)
-    steps = -(-len(images) // recipe.batch_size)  # an epoch's
-    scheduler = make_scheduler(optimizer, recipe, steps * recipe.epochs)
+    steps = recipe.epoch_steps(len(images))
+    scheduler = make_scheduler(optimizer, recipe, sum(steps))
     average = WeightAverage(net, recipe.averaging)
+    examples = HardExamples(len(images), recipe, device)
     model = torch.compile(net) if compiled else net
     # On the CPU for every device, so that the order does not depend on the device.
     random = torch.Generator().manual_seed(seed)
-    parts = {"net": net, "average": average, "optimizer": optimizer, "scheduler": scheduler}
+    parts = {
+        "net": net,
+        "average": average,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "examples": examples,
+    }
     folder = None if folder is None else as_folder("folder", folder)
     with Checkpoints(folder, record, parts, random, device, resume) as checkpoints:
         epochs = checkpoints.load()
@@ -111,24 +119,28 @@ def train(
             start = time.perf_counter()  # is never set back, and stands while the machine sleeps
             net.train()
             # All that the epoch takes from the CPU goes to the device here: no step waits for it.
-            order = torch.randperm(len(images), generator=random).to(device)
-            numbers = draw(len(images), recipe, random).to(device).split(recipe.batch_size)
-            losses = []
-            bar = tqdm(total=steps, file=sys.stderr, mininterval=1, disable=not verbose)
+            if len(unseen := examples.unseen(epoch)):
+                examples.update(unseen, infer(average.net, images[unseen]), labels[unseen])
+            order = examples.order(epoch, random).to(device)
+            numbers = draw(len(order), recipe, random).to(device).split(recipe.batch_size)
+            losses, batches = [], steps[epoch - 1]
+            bar = tqdm(total=batches, file=sys.stderr, mininterval=1, disable=not verbose)
             for batch_id, batch in enumerate(order.split(recipe.batch_size)):
                 optimizer.zero_grad()
                 output = model(augment(images[batch], numbers[batch_id], recipe))
-                loss = F.nll_loss(output, labels[batch])
+                targets = labels[batch]
+                loss = F.nll_loss(output, targets)
                 loss.backward()
                 optimizer.step()
                 scheduler.step()
                 average.update()
+                examples.update(batch, output, targets)
                 losses.append(loss.detach())
                 bar.update()
                 if device.type == "cpu":  # elsewhere a look at the loss would wait for the device
                     if not math.isfinite(loss.item()):
                         break
-                    if verbose and batch_id % (steps // REFRESHES + 1) == 0:
+                    if verbose and batch_id % (batches // REFRESHES + 1) == 0:
                         bar.set_description(bar_text(loss.item(), batch_id), refresh=False)
             losses = torch.stack(losses).tolist()  # waits for the device: the epoch's time ends
             seconds = time.perf_counter() - start
@@ -136,11 +148,12 @@ def train(
             bar.close()
             for at, loss in enumerate(losses):
                 if not math.isfinite(loss):
-                    raise _diverged(f"loss is {loss}", epoch, at, recipe, steps, checkpoints.kept)
+                    what = f"loss is {loss}"
+                    raise _diverged(what, epoch, at, recipe, steps, checkpoints.kept)
             test_loss, correct = test(average.net, data)
             if not math.isfinite(test_loss):
                 what = f"test loss after it is {test_loss}"
-                raise _diverged(what, epoch, steps - 1, recipe, steps, checkpoints.kept)
+                raise _diverged(what, epoch, batches - 1, recipe, steps, checkpoints.kept)
             epochs.append(
                 Epoch(
                     epoch=epoch,
@@ -148,9 +161,9 @@ def train(
                     correct=correct,
                     images=len(data.test_images),
                     last_batch_loss=losses[-1],
-                    batches=steps,
+                    batches=batches,
                     seconds=seconds,
-                    batches_per_second=steps / seconds,
+                    batches_per_second=batches / seconds,
                 )
             )
             checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
@@ -173,9 +186,9 @@ def _print_again(epochs: list[Epoch], recipe: Recipe, folder: Path) -> None:
 
 
 def _diverged(
-    what: str, epoch: int, batch_id: int, recipe: Recipe, steps: int, kept: str
+    what: str, epoch: int, batch_id: int, recipe: Recipe, steps: list[int], kept: str
 ) -> RunError:
-    rate = learning_rates(recipe, recipe.epochs * steps)[(epoch - 1) * steps + batch_id]
+    rate = learning_rates(recipe, sum(steps))[sum(steps[: epoch - 1]) + batch_id]
     return RunError(
         f"training diverged in epoch {epoch}, batch_id {batch_id}, of recipe {recipe.name!r}: the "
         f"{what}, the learning rate there {rate:.3g}; {kept}; try a learning_rate below "

@@ -70,10 +70,13 @@ def test_it_prints_one_table(monkeypatch, capsys, sample, tmp_path):
     assert "GFLOP/s" in out
     assert "agree within" in out
     for name in RECIPES:
-        epoch, kept, share = re.search(
-            rf"recipe {name}, 1 threads: (.+) s an epoch; its checkpoint takes (.+) ms, (.+)%", out
+        seconds, epochs, kept, share = re.search(
+            rf"recipe {name}, 1 threads: (.+) s for its (.+) epochs; a checkpoint takes (.+) ms, "
+            "(.+)% of an epoch",
+            out,
         ).groups()
-        assert float(share) == pytest.approx(float(kept) / 10 / float(epoch), rel=0.05, abs=0.01)
+        epoch = float(seconds) / int(epochs)
+        assert float(share) == pytest.approx(float(kept) / 10 / epoch, rel=0.05, abs=0.01)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -137,7 +137,14 @@ def test_adam_is_another_optimiser(part, trained):
 
 
 EVERYTHING = dataclasses.replace(
-    get_recipe("fast"), epochs=2, batch_size=64, rotation=10, shift=1, scale=0.1
+    get_recipe("fast"),
+    epochs=2,
+    batch_size=64,
+    rotation=10,
+    shift=1,
+    scale=0.1,
+    first=0.9,
+    hardest=0.5,
 )
 
 
@@ -158,10 +165,12 @@ def test_a_recipe_with_everything_is_reproducible(part):
         {"warm_up": 0.5},
         {"weight_decay": 0.1},
         {"averaging": 0.0},
+        {"first": 1.0},
+        {"epochs": 2, "hardest": 1.0},
     ],
 )
 def test_every_field_has_an_effect(part, change):
-    one = dataclasses.replace(EVERYTHING, epochs=1)
+    one = dataclasses.replace(EVERYTHING, epochs=change.get("epochs", 1))
     changed = dataclasses.replace(one, **change)
     # The net is told of the crop by make_net; without it the pictures alone are cropped.
     assert without_times(run(part, recipe=changed)[1]) != without_times(run(part, recipe=one)[1])
