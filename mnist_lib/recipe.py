@@ -20,7 +20,7 @@ class Recipe:
     """
 
     name: str
-    epochs: int  # passes over the training images, or over `first` and `hardest` of them
+    epochs: int  # passes over the training images, or over the `hardest` of them
     batch_size: int  # images a step; the last batch of an epoch may be smaller
     learning_rate: float  # step size; the schedule's peak
     momentum: float = 0.9  # of "sgd", per step; "adam" has its own betas (0.9, 0.999)
@@ -35,8 +35,7 @@ class Recipe:
     shift: float = 0.0  # augmentation, pixels: each image by up to so many, along either axis
     scale: float = 0.0  # augmentation, share of the size: larger or smaller by up to so much
     averaging: float = 0.0  # decay a step of the weights' moving average, which is tested; 0: none
-    first: float = 1.0  # share of the images, any, that the first epoch trains on
-    hardest: float = 1.0  # share of the images, those of highest loss, that later epochs train on
+    hardest: float = 1.0  # share of the images, those of highest loss, in epochs after the first
 
     def __post_init__(self):
         # It names folders, and must not lead out of theirs.
@@ -62,10 +61,8 @@ class Recipe:
             value = getattr(self, name)
             if not is_finite(value) or value < 0:
                 raise ParameterError(f"{name} takes a number of at least 0, not {value!r}")
-        for name in ("first", "hardest"):
-            value = getattr(self, name)
-            if not is_finite(value) or not 0 < value <= 1:
-                raise ParameterError(f"{name} takes a number above 0, at most 1, not {value!r}")
+        if not is_finite(self.hardest) or not 0 < self.hardest <= 1:
+            raise ParameterError(f"hardest takes a number above 0, at most 1, not {self.hardest!r}")
         if not isinstance(self.nesterov, bool):
             raise ParameterError(f"nesterov takes True or False, not {self.nesterov!r}")
         if self.nesterov and not self.momentum:
@@ -86,7 +83,7 @@ class Recipe:
 
     def epoch_images(self, epoch: int, count: int) -> int:
         """How many of `count` training images `epoch`, counted from 1, trains on."""
-        return max(1, round(count * (self.first if epoch == 1 else self.hardest)))
+        return count if epoch == 1 else max(1, round(self.hardest * count))
 
     def epoch_steps(self, count: int) -> list[int]:
         """Steps of each epoch over `count` training images; the last batch may be smaller."""
@@ -101,7 +98,7 @@ RECIPES = {
     "logged": Recipe("logged", epochs=19, batch_size=32, learning_rate=0.05),
     "fast": Recipe(
         "fast",
-        epochs=9,
+        epochs=7,
         batch_size=64,
         learning_rate=0.15,
         crop=24,
@@ -112,8 +109,7 @@ RECIPES = {
         shift=0.75,
         scale=0.05,
         averaging=0.995,
-        first=0.35,
-        hardest=0.08,
+        hardest=0.25,
     ),
     "sprint": Recipe(
         "sprint",

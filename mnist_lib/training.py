@@ -119,8 +119,6 @@ def train(
             start = time.perf_counter()  # is never set back, and stands while the machine sleeps
             net.train()
             # All that the epoch takes from the CPU goes to the device here: no step waits for it.
-            if len(unseen := examples.unseen(epoch)):
-                examples.update(unseen, infer(average.net, images[unseen]), labels[unseen])
             order = examples.order(epoch, random).to(device)
             numbers = draw(len(order), recipe, random).to(device).split(recipe.batch_size)
             losses, batches = [], steps[epoch - 1]

@@ -46,7 +46,6 @@ def test_overrides_that_are_none_leave_the_recipe():
         ("fast", "hardest", 0, "hardest takes a number above 0, at most 1, not 0"),
         ("fast", "hardest", 1.5, "hardest takes a number above 0, at most 1, not 1.5"),
         ("fast", "hardest", "half", "hardest takes a number above 0, at most 1, not 'half'"),
-        ("fast", "first", 1.01, "first takes a number above 0, at most 1, not 1.01"),
         ("fast", "nesterov", 1, "nesterov takes True or False, not 1"),
         ("fast", "momentum", 0, "nesterov takes a momentum above 0"),
         ("fast", "schedule", "step", "schedule takes one of constant, one_cycle, not 'step'"),

@@ -31,7 +31,7 @@ from .conftest import wait_for
 from .killing import RECIPES
 
 ROOT = Path(__file__).parents[1]
-RECIPE = get_recipe("fast", epochs=4, batch_size=16, first=1.0, hardest=0.75)  # 4, 3, 3, 3 steps
+RECIPE = get_recipe("fast", epochs=4, batch_size=16, hardest=0.75)  # 4, 3, 3, 3 steps
 ANEW = "choose another folder, or set resume to False, which trains anew and replaces what is there"
 
 

@@ -143,7 +143,6 @@ EVERYTHING = dataclasses.replace(
     rotation=10,
     shift=1,
     scale=0.1,
-    first=0.9,
     hardest=0.5,
 )
 
@@ -165,7 +164,6 @@ def test_a_recipe_with_everything_is_reproducible(part):
         {"warm_up": 0.5},
         {"weight_decay": 0.1},
         {"averaging": 0.0},
-        {"first": 1.0},
         {"epochs": 2, "hardest": 1.0},
     ],
 )
