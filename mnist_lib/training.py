@@ -61,6 +61,7 @@ def train(
     draws random numbers itself, as dropout does, needs `set_seed` just before as well.)
 
     Where the recipe averages weights, the average is what is tested, and what `net` ends with.
+    Where it takes the hardest images only, an epoch after the first is over those (`mining.py`).
 
     `verbose` prints in the assignment's format: the progress bar to stderr, the test line to
     stdout; `parse_log` reads both back. `compiled` lets torch.compile fuse the net: the same to

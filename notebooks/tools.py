@@ -142,10 +142,12 @@ def record() -> Path:
         if cell.cell_type == "code":
             cell.outputs = settled(cell.outputs)
     notebook.metadata.language_info = {"name": "python"}  # not the version of this machine
-    nbformat.write(notebook, NOTEBOOK)
-    # Neither checkpoints nor what is hidden: only to go on with the run.
+    # Neither checkpoints nor what is hidden: only to go on with the run. First of all, since there
+    # is no such run where MNIST was not found and the sample took its place.
     ignore = shutil.ignore_patterns("checkpoint-*.pt", ".*")
-    return Path(shutil.copytree(run, RECORDS / run.name, ignore=ignore, dirs_exist_ok=True))
+    kept = shutil.copytree(run, RECORDS / run.name, ignore=ignore, dirs_exist_ok=True)
+    nbformat.write(notebook, NOTEBOOK)
+    return Path(kept)
 
 
 def settled(outputs: list) -> list:
