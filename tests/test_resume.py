@@ -32,6 +32,7 @@ from .killing import RECIPES
 
 ROOT = Path(__file__).parents[1]
 RECIPE = get_recipe("fast", epochs=4, batch_size=16, hardest=0.75)  # 4, 3, 3, 3 steps
+NOW = checkpoint_module.FORMAT
 ANEW = "choose another folder, or set resume to False, which trains anew and replaces what is there"
 
 
@@ -581,7 +582,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(part, tmp_path, sav
     assert hurt.exists(), "it was a real one"
 
 
-@pytest.mark.parametrize("values", [[], {"format": 1}, {"format": 1, "mnist_lib": "1"}])
+@pytest.mark.parametrize("values", [[], {"format": NOW}, {"format": NOW, "mnist_lib": "1"}])
 def test_what_is_no_checkpoint(part, tmp_path, values):
     content = io.BytesIO()
     torch.save(values, content)
