@@ -28,16 +28,14 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from .average import WeightAverage
 from .checkpoint import Checkpoints
 from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist, normalize
 from .device import environment, peak_memory
 from .errors import MnistLibError
-from .mining import HardExamples
 from .net import Net, make_net
 from .recipe import RECIPES, Recipe, get_recipe
 from .table import lay_out
-from .training import make_optimizer, make_scheduler, set_seed, train
+from .training import make_parts, set_seed, train
 
 AGREEMENT_STEPS = 20  # from the same weights, over which both nets' losses are compared
 
@@ -170,16 +168,9 @@ def checkpoint_seconds(data: MNIST, recipe: Recipe, rounds: int = 21) -> float:
     net = make_net(recipe)
     few = data.take(recipe.batch_size)
     history = train(net, few, dataclasses.replace(recipe, epochs=1), verbose=False)
-    optimizer = make_optimizer(net, recipe)
+    parts = make_parts(net, recipe, len(data.train_images))
     net(normalize(few.train_images)).sum().backward()
-    optimizer.step()  # from here on it has a state
-    parts = {
-        "net": net,
-        "average": WeightAverage(net, recipe.averaging),
-        "optimizer": optimizer,
-        "scheduler": make_scheduler(optimizer, recipe, 1),
-        "examples": HardExamples(len(data.train_images), recipe, torch.device("cpu")),
-    }
+    parts["optimizer"].step()  # from here on it has a state
     times = []
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=".") as folder:
         words = (Path(folder), history.record, parts, torch.Generator(), torch.device("cpu"))

@@ -96,21 +96,13 @@ def train(
     images, labels = data.train_images, data.train_labels
     if device.type == "cpu":
         keep_freed_memory()
-    optimizer = make_optimizer(net, recipe)
     steps = recipe.epoch_steps(len(images))
-    scheduler = make_scheduler(optimizer, recipe, sum(steps))
-    average = WeightAverage(net, recipe.averaging)
-    examples = HardExamples(len(images), recipe, device)
+    parts = make_parts(net, recipe, len(images))
+    average, optimizer, scheduler = parts["average"], parts["optimizer"], parts["scheduler"]
+    examples = parts["examples"]
     model = torch.compile(net) if compiled else net
     # On the CPU for every device, so that the order does not depend on the device.
     random = torch.Generator().manual_seed(seed)
-    parts = {
-        "net": net,
-        "average": average,
-        "optimizer": optimizer,
-        "scheduler": scheduler,
-        "examples": examples,
-    }
     folder = None if folder is None else as_folder("folder", folder)
     with Checkpoints(folder, record, parts, random, device, resume) as checkpoints:
         epochs = checkpoints.load()
@@ -193,6 +185,18 @@ def _diverged(
         f"{what}, the learning rate there {rate:.3g}; {kept}; try a learning_rate below "
         f"{recipe.learning_rate}"
     )
+
+
+def make_parts(net: nn.Module, recipe: Recipe, images: int) -> dict:
+    """All that a step of training over so many `images` changes; what a checkpoint keeps."""
+    optimizer = make_optimizer(net, recipe)
+    return {
+        "net": net,
+        "average": WeightAverage(net, recipe.averaging),
+        "optimizer": optimizer,
+        "scheduler": make_scheduler(optimizer, recipe, sum(recipe.epoch_steps(images))),
+        "examples": HardExamples(images, recipe, next(net.parameters()).device),
+    }
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

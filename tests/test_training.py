@@ -136,14 +136,8 @@ def test_adam_is_another_optimiser(part, trained):
     assert without_times(run(part, recipe=recipe)[1]) != without_times(trained[1])
 
 
-EVERYTHING = dataclasses.replace(
-    get_recipe("fast"),
-    epochs=2,
-    batch_size=64,
-    rotation=10,
-    shift=1,
-    scale=0.1,
-    hardest=0.5,
+EVERYTHING = get_recipe(
+    "fast", epochs=2, batch_size=64, rotation=10, shift=1, scale=0.1, hardest=0.5
 )
 
 
