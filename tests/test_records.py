@@ -205,7 +205,7 @@ def test_what_the_notebook_found_on_the_curves():
     for text in (CELLS["verdict-found"], README_WORDS):
         told = [f"{other.final.accuracy:.2f}%" for other in (run, slower, third)]
         assert "ends at {}, on two other machines at {} and {}".format(*told) in text
-    assert f"mean of the last five {run.mean_of_last_five:.3f}%" in CELLS["verdict-found"]
+    assert f"mean of the last five is {run.mean_of_last_five:.3f}%" in CELLS["verdict-found"]
     fast = mean_and_sd([run.final.accuracy for run in folder_of("fast")])
     assert f"ends at {fast}% over ten seeds, each at 99.44% or more" in CELLS["verdict-found"]
 
