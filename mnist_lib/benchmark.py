@@ -7,7 +7,8 @@ the allocator's settings that ours makes (`keep_freed_memory`) would speed up th
 
 The share of the peak is that of the machine's own float32 matrix multiplication with as many
 threads: the floating-point operations of the net's forward and backward pass over both times.
-Last, what a checkpoint costs, which every epoch of a run with a folder leaves.
+Last, the recipes: all their epochs, over as many images in every round, scaled to MNIST; and what a
+checkpoint costs, which every epoch of a run with a folder leaves.
 """
 
 import argparse
@@ -237,6 +238,7 @@ def main() -> None:
     cells = list(itertools.product(words.threads, words.batches, ways))
     measured = {cell: [] for cell in cells}
     peaks = {threads: [] for threads in words.threads}
+    whole = {name: [] for name in RECIPES}  # seconds of all the recipe's epochs
     spawn = multiprocessing.get_context("spawn")
     for _ in range(words.rounds):
         for threads in words.threads:
@@ -246,6 +248,10 @@ def main() -> None:
             with ProcessPoolExecutor(1, spawn) as process:
                 run = process.submit(measure, way, part, recipes[size], threads)
                 measured[threads, size, way].append(run.result())
+        for name, recipe in RECIPES.items():
+            with ProcessPoolExecutor(1, spawn) as process:
+                run = process.submit(measure, "mnist_lib.train", part, recipe, words.threads[-1])
+                whole[name].append(run.result().seconds)
     medians = {threads: statistics.median(values) for threads, values in peaks.items()}
     print(environment(torch.device("cpu")))
     print(f"{data}; the median of {words.rounds} rounds of {words.images:,} images\n")
@@ -255,9 +261,8 @@ def main() -> None:
             f"\nfloat32 matrix multiplication, {threads} threads: {peak / 1e9:.0f} GFLOP/s", end=""
         )
     for name, recipe in RECIPES.items():
+        seconds = statistics.median(whole[name]) * FULL_TRAINING_SET / words.images
         with ProcessPoolExecutor(1, spawn) as process:
-            run = process.submit(measure, "mnist_lib.train", part, recipe, words.threads[-1])
-            seconds = run.result().seconds * FULL_TRAINING_SET / words.images
             kept = process.submit(checkpoint_seconds, part, recipe).result()
         print(
             f"\nrecipe {name}, {words.threads[-1]} threads: {seconds:.1f} s for its "
@@ -265,6 +270,8 @@ def main() -> None:
             f"{kept * recipe.epochs / seconds:.2%} of an epoch",
             end="",
         )
+    times = {name: statistics.median(runs) for name, runs in whole.items()}
+    print(f"\nlogged trains {times['logged'] / times['fast']:.1f} times as long as fast", end="")
     difference = agreement(part, recipes[words.batches[0]])
     print(f"\nlosses of the two ways' first {AGREEMENT_STEPS} steps agree within {difference:.1e}")
 

@@ -69,6 +69,7 @@ def test_it_prints_one_table(monkeypatch, capsys, sample, tmp_path):
     assert out.count("mnist_lib.train") == 1
     assert "GFLOP/s" in out
     assert "agree within" in out
+    whole = {}
     for name in RECIPES:
         seconds, epochs, kept, share = re.search(
             rf"recipe {name}, 1 threads: (.+) s for its (.+) epochs; a checkpoint takes (.+) ms, "
@@ -77,6 +78,9 @@ def test_it_prints_one_table(monkeypatch, capsys, sample, tmp_path):
         ).groups()
         epoch = float(seconds) / int(epochs)
         assert float(share) == pytest.approx(float(kept) / 10 / epoch, rel=0.05, abs=0.01)
+        whole[name] = float(seconds)
+    (times,) = re.findall("logged trains (.+) times as long as fast", out)
+    assert float(times) == pytest.approx(whole["logged"] / whole["fast"], rel=0.05)
     assert list(tmp_path.iterdir()) == []
 
 
