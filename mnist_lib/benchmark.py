@@ -113,9 +113,10 @@ class Measurement:
 
 
 def measure(way: str, data: MNIST, recipe: Recipe, threads: int) -> Measurement:
-    """One epoch, after a warm-up of a few steps."""
+    """One epoch, after a warm-up of a few steps, the last one as small as the epoch's last."""
     torch.set_num_threads(threads)
-    WAYS[way](data.take(min(4 * recipe.batch_size, len(data.train_images))), recipe)
+    few = 4 * recipe.batch_size + len(data.train_images) % recipe.batch_size
+    WAYS[way](data.take(min(few, len(data.train_images))), recipe)
     return Measurement(WAYS[way](data, recipe), peak_memory())
 
 

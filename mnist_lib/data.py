@@ -75,10 +75,14 @@ class MNIST:
         The others train: 55,000 and 5,000 of MNIST's 60,000, to choose hyper-parameters without
         the test set. Shuffled, always alike, since MNIST's training images alternate between two
         collections of different difficulty: of every other one in file order is half of them.
-        Raises ParameterError unless `fold` is a whole number from 0 to 11.
+        Raises ParameterError unless `fold` is a whole number from 0 to 11 and has an image.
         """
         if not is_whole(fold) or not 0 <= fold < FOLDS:
             raise ParameterError(f"fold takes a whole number from 0 to {FOLDS - 1}, not {fold!r}")
+        if len(self.train_images) < FOLDS:
+            raise ParameterError(
+                f"hold_out takes at least {FOLDS} training images, not {len(self.train_images)}"
+            )
         order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(0))
         held = torch.zeros(len(order), dtype=torch.bool)
         held[order[fold::FOLDS]] = True
@@ -305,8 +309,9 @@ def _fetch(folder: Path, looked: list[str]) -> list[Path]:
 def _sweep(folder: Path) -> None:
     """Remove what downloads that were killed left aside more than a day ago."""
     for part in folder.glob("part-*"):
-        if time.time() - part.stat().st_mtime > 24 * 3600:
-            shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another download has just ended
+            if time.time() - part.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _download(name: str, aside: Path, looked: list[str]) -> Path:

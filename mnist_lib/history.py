@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .checks import is_finite, is_whole
 from .errors import LogError, RunError
-from .files import HISTORY, write_file
+from .files import HISTORY, as_folder, write_file
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,10 @@ def save_history(path: Path, history: History) -> None:
 def load_history(path: str | os.PathLike) -> History:
     """Read a history.json, or the one in a run's folder.
 
-    Raises RunError where it cannot be read, LogError where it is no history.
+    Raises RunError where it cannot be read, LogError where it is no history, ParameterError where
+    `path` is no path.
     """
-    path = Path(path)
+    path = as_folder("path", path)
     if path.is_dir():
         path /= HISTORY
     try:

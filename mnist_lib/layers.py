@@ -66,7 +66,8 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     net = copy.deepcopy(net).eval()
     parameter = next(net.parameters(), torch.empty(0))
     rows: list[Layer] = []
-    spatial = tuple(input_shape[1:])  # height and width of the last output that had any
+    # Height and width of the last output that had any; first, of what the net looks at.
+    spatial = tuple(min(side, getattr(net, "crop", side)) for side in input_shape[1:])
 
     def add(name, module, inputs, output):
         nonlocal spatial

@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .recipe import Recipe
+from .recipe import Recipe, check_recipe
 
 
 class Net(nn.Module):
@@ -80,7 +80,11 @@ class SprintNet(nn.Module):
 
 
 def make_net(recipe: Recipe) -> nn.Module:
-    """The recipe's net, with the random weights that `set_seed` makes reproducible."""
+    """The recipe's net, with the random weights that `set_seed` makes reproducible.
+
+    Raises ParameterError where `recipe` is no Recipe.
+    """
+    check_recipe(recipe)
     nets = {"assignment": Net, "sprint": SprintNet}
     return nets[recipe.net](crop=recipe.crop)
 

@@ -28,7 +28,7 @@ class Recipe:
     net: str = "assignment"  # "assignment" or "sprint"; see make_net
     crop: int = 28  # side, in pixels, of the middle of the images that the net looks at
     nesterov: bool = False  # Nesterov's momentum, of "sgd"
-    weight_decay: float = 0.0  # L2 penalty on all parameters
+    weight_decay: float = 0.0  # L2 penalty on all parameters but biases under a batch norm
     schedule: str = "constant"  # "constant", or "one_cycle": up to learning_rate, then down to 0
     warm_up: float = 0.0  # share of all steps that "one_cycle" takes to its peak
     rotation: float = 0.0  # augmentation, degrees: each image by up to so many, either way
@@ -47,8 +47,8 @@ class Recipe:
             value = getattr(self, name)
             if not is_whole(value) or value < 1:
                 raise ParameterError(f"{name} takes a whole number of at least 1, not {value!r}")
-        if not is_whole(self.crop) or self.crop % 2 or not 18 <= self.crop <= 28:
-            raise ParameterError(f"crop takes an even number from 18 to 28, not {self.crop!r}")
+        if not is_whole(self.crop) or self.crop % 2 or not 20 <= self.crop <= 28:
+            raise ParameterError(f"crop takes an even number from 20 to 28, not {self.crop!r}")
         if not is_finite(self.learning_rate) or self.learning_rate <= 0:
             raise ParameterError(
                 f"learning_rate takes a number above 0, not {self.learning_rate!r}"
@@ -138,6 +138,12 @@ def get_recipe(name: str, **overrides) -> Recipe:
         raise ParameterError(f"a recipe has no field {unknown[0]!r}; it has {sorted(fields)}")
     changes = {key: value for key, value in overrides.items() if value is not None}
     return dataclasses.replace(RECIPES[name], **changes)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise ParameterError unless `recipe` is a Recipe; its name alone is none."""
+    if not isinstance(recipe, Recipe):
+        raise ParameterError(f"recipe takes a Recipe, as get_recipe gives one, not {recipe!r}")
 
 
 def differences(there: dict, here: dict) -> list[str]:

@@ -13,13 +13,14 @@ import shutil
 import statistics
 import sys
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
 
 from .claims import TARGET
 from .data import FOLDS, load_mnist
-from .errors import MnistLibError, ParameterError
+from .errors import MnistLibError, ParameterError, RunError
 from .files import check_writable
 from .history import Epoch, History, load_history, save_history
 from .log import logged_run
@@ -43,7 +44,7 @@ def study(
     others of fold n (modulo 12): the test set is not looked at.
 
     A run's history stays in `folder` as `seed-N.json`. Raises ParameterError where such a file
-    is another recipe's, or was tested on other images.
+    is another recipe's, or was tested on other images; RunError where a run's process is killed.
     """
     for name, value in (("processes", processes), ("threads", threads)):
         if value < 1:
@@ -61,6 +62,7 @@ def study(
     if jobs:
         check_writable(folder)
         load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         try:
             running = set()
@@ -73,9 +75,15 @@ def study(
                     path, history = run.result()
                     print(f"{path}: best {history.best.score}, final {history.final.score}")
                 sys.stdout.flush()
-        except BaseException:
+        except BaseException as error:
             for process in multiprocessing.active_children():
-                process.terminate()  # their checkpoints stay
+                if process not in others:
+                    process.terminate()  # their checkpoints stay
+            if isinstance(error, BrokenProcessPool):
+                raise RunError(
+                    f"a run was killed, perhaps for want of memory; what {folder} holds stays: the "
+                    "same words go on with it"
+                ) from None
             raise
     return [load_history(path) for path in paths.values()]
 
@@ -94,7 +102,12 @@ def _run(job) -> tuple[Path, History]:
     set_seed(seed)
     under_way = path.with_suffix("")  # a folder, so that a run that is killed can go on
     history = train(make_net(recipe), data, recipe, seed, verbose=False, folder=under_way)
-    save_history(path, history)
+    # Written in the run's own folder: one that ends beside it may sweep what is half-written here.
+    save_history(under_way / path.name, history)
+    try:
+        (under_way / path.name).replace(path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None
     shutil.rmtree(under_way, ignore_errors=True)
     return path, history
 
@@ -151,8 +164,10 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _setting(text: str) -> tuple[str, int | float | str]:
+def _setting(text: str) -> tuple[str, bool | int | float | str]:
     name, _, value = text.partition("=")
+    if value in ("True", "False"):
+        return name, value == "True"
     for convert in (int, float):
         try:
             return name, convert(value)

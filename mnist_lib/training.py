@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from .augment import augment, draw
 from .average import WeightAverage
 from .checkpoint import Checkpoints
-from .checks import is_whole
+from .checks import check_seed
 from .data import MNIST, normalize
 from .device import environment, keep_freed_memory
 from .errors import ParameterError, RunError
@@ -23,7 +24,7 @@ from .files import as_folder
 from .history import Epoch, History, bar_text
 from .mining import HardExamples
 from .net import count_parameters
-from .recipe import Recipe
+from .recipe import Recipe, check_recipe
 
 TEST_BATCH = 250  # images; larger ones take memory
 REFRESHES = 10  # of the progress bar's loss, an epoch; on the CPU, where they cost nothing
@@ -34,13 +35,8 @@ def set_seed(seed: int) -> None:
 
     Raises ParameterError unless `seed` is a whole number from 0 to 2**63 - 1.
     """
-    _check_seed(seed)
+    check_seed(seed)
     torch.manual_seed(seed)
-
-
-def _check_seed(seed: int) -> None:
-    if not is_whole(seed) or not 0 <= seed < 2**63:
-        raise ParameterError(f"seed takes a whole number from 0 to 2**63 - 1, not {seed!r}")
 
 
 def train(
@@ -72,16 +68,23 @@ def train(
     weights, to the bit, as if it had not been stopped. A finished one is not trained again. With
     `resume` False it is trained anew, and replaces what is there.
 
-    Raises ParameterError for a seed that is none, or a batch larger than the training set;
-    RunError where a loss is not finite (at once on the CPU, elsewhere when the epoch ends, since
-    a look at every loss would hold the device up), or where `folder` holds another run, is in use
-    by one or cannot be written.
+    Raises ParameterError for a seed or a recipe that is none, a batch larger than the training set,
+    or a net that looks at another part of the images than the recipe (`crop`); RunError where
+    torch.compile fails, where a loss is not finite (at once on the CPU, elsewhere when the epoch
+    ends, since a look at every loss would hold the device up), or where `folder` holds another
+    run, is in use by one or cannot be written.
     """
+    check_recipe(recipe)
     data.check_batch_size(recipe.batch_size)
-    _check_seed(seed)
+    check_seed(seed)
     for name, value in (("compiled", compiled), ("resume", resume)):
         if not isinstance(value, bool):
             raise ParameterError(f"{name} takes True or False, not {value!r}")
+    if getattr(net, "crop", recipe.crop) != recipe.crop:
+        raise ParameterError(
+            f"net looks at the middle {net.crop} pixels of the images, recipe {recipe.name!r} at "
+            f"{recipe.crop}: make the net with make_net(recipe)"
+        )
     device = next(net.parameters()).device
     record = {
         "recipe": dataclasses.asdict(recipe),
@@ -100,7 +103,7 @@ def train(
     parts = make_parts(net, recipe, len(images))
     average, optimizer, scheduler = parts["average"], parts["optimizer"], parts["scheduler"]
     examples = parts["examples"]
-    model = torch.compile(net) if compiled else net
+    model = _compile(net) if compiled else net
     # On the CPU for every device, so that the order does not depend on the device.
     random = torch.Generator().manual_seed(seed)
     folder = None if folder is None else as_folder("folder", folder)
@@ -115,28 +118,30 @@ def train(
             order = examples.order(epoch, random).to(device)
             numbers = draw(len(order), recipe, random).to(device).split(recipe.batch_size)
             losses, batches = [], steps[epoch - 1]
-            bar = tqdm(total=batches, file=sys.stderr, mininterval=1, disable=not verbose)
-            for batch_id, batch in enumerate(order.split(recipe.batch_size)):
-                optimizer.zero_grad()
-                output = model(augment(images[batch], numbers[batch_id], recipe))
-                targets = labels[batch]
-                loss = F.nll_loss(output, targets)
-                loss.backward()
-                optimizer.step()
-                scheduler.step()
-                average.update()
-                examples.update(batch, output, targets)
-                losses.append(loss.detach())
+            # Closed even where the run is stopped, or it would spoil the process's later bars.
+            with tqdm(total=batches, file=sys.stderr, mininterval=1, disable=not verbose) as bar:
+                for batch_id, batch in enumerate(order.split(recipe.batch_size)):
+                    optimizer.zero_grad()
+                    output = model(augment(images[batch], numbers[batch_id], recipe))
+                    targets = labels[batch]
+                    loss = F.nll_loss(output, targets)
+                    loss.backward()
+                    optimizer.step()
+                    scheduler.step()
+                    average.update()
+                    examples.update(batch, output, targets)
+                    losses.append(loss.detach())
+                    if device.type == "cpu":  # elsewhere a look at the loss would wait for it
+                        if not math.isfinite(loss.item()):
+                            break
+                        if verbose and batch_id % (batches // REFRESHES + 1) == 0:
+                            bar.set_description(bar_text(loss.item(), batch_id), refresh=False)
+                    if batch_id + 1 < batches:  # not full before it has the last batch's loss
+                        bar.update()
+                losses = torch.stack(losses).tolist()  # waits for the device: the epoch's time ends
+                seconds = time.perf_counter() - start
+                bar.set_description(bar_text(losses[-1], batch_id), refresh=False)
                 bar.update()
-                if device.type == "cpu":  # elsewhere a look at the loss would wait for the device
-                    if not math.isfinite(loss.item()):
-                        break
-                    if verbose and batch_id % (batches // REFRESHES + 1) == 0:
-                        bar.set_description(bar_text(loss.item(), batch_id), refresh=False)
-            losses = torch.stack(losses).tolist()  # waits for the device: the epoch's time ends
-            seconds = time.perf_counter() - start
-            bar.set_description(bar_text(losses[-1], batch_id))
-            bar.close()
             for at, loss in enumerate(losses):
                 if not math.isfinite(loss):
                     what = f"loss is {loss}"
@@ -162,6 +167,21 @@ def train(
                 print(epochs[-1].test_line(), flush=True)
     net.load_state_dict(average.net.state_dict())
     return History(tuple(epochs), data.source, checkpoints.record)
+
+
+def _compile(net: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    model = torch.compile(net)
+
+    def call(images):
+        try:
+            return model(images)
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            what = str(error).strip().partition("\n")[0]
+            raise RunError(f"torch.compile failed ({what}): set compiled to False") from None
+
+    return call
 
 
 def _print_again(epochs: list[Epoch], recipe: Recipe, folder: Path) -> None:
@@ -204,8 +224,7 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     values = {
         "lr": recipe.learning_rate,
         "weight_decay": recipe.weight_decay,
-        # One kernel for all parameters. MPS has it for some optimisers only.
-        "fused": next(net.parameters()).device.type != "mps",
+        "fused": True,  # one kernel for all parameters
     }
     if recipe.optimizer == "adam":
         return torch.optim.Adam(net.parameters(), **values)

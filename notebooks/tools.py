@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import DeadKernelError
 from papermill.cli import papermill as papermill_command
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
@@ -46,7 +47,8 @@ def run(target: Path, words: list[str]) -> None:
     Ends the program with the cell's own error in a sentence; what was at `target` then stays.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as aside:
+    # No prefix of the library's own (`files.ASIDE`): a run in this very folder sweeps those.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".notebook-") as aside:
         part = str(Path(aside) / target.name)
         quiet = ["--no-progress-bar", "--log-level", "ERROR"]
         live = ["--stdout-file", "-", "--stderr-file", "-"]  # as the cells print
@@ -60,6 +62,11 @@ def run(target: Path, words: list[str]) -> None:
             )
         except PapermillExecutionError as error:
             sys.exit(f"{error.ename}: {error.evalue}")
+        except DeadKernelError:
+            sys.exit(
+                "the notebook's process was killed, perhaps for want of memory; the run's folder "
+                "keeps its whole epochs: run again, with resume, to go on"
+            )
         except (click.ClickException, PapermillException) as error:
             sys.exit(f"papermill: {getattr(error, 'message', error)}")
         Path(part).replace(target)
@@ -131,6 +138,7 @@ def record() -> Path:
     parameters.source = committed.replace("resume: bool = True", "resume: bool = False")
     assert parameters.source != committed, "no cell with resume: bool = True"
     os.environ.pop("MNIST_RUNS", None)
+    shutil.rmtree(run, ignore_errors=True)  # where the sample takes MNIST's place, there is none
     NotebookClient(
         notebook,
         timeout=None,
@@ -143,7 +151,7 @@ def record() -> Path:
             cell.outputs = settled(cell.outputs)
     notebook.metadata.language_info = {"name": "python"}  # not the version of this machine
     # Neither checkpoints nor what is hidden: only to go on with the run. First of all, since there
-    # is no such run where MNIST was not found and the sample took its place.
+    # is no such run where MNIST was not found.
     ignore = shutil.ignore_patterns("checkpoint-*.pt", ".*")
     kept = shutil.copytree(run, RECORDS / run.name, ignore=ignore, dirs_exist_ok=True)
     nbformat.write(notebook, NOTEBOOK)

@@ -214,6 +214,12 @@ def test_stray_file_does_not_hide_whole_ones(tmp_path, idx_files, cache):
     assert load_mnist(tmp_path, "mnist").source == "mnist"
 
 
+def test_a_fold_has_an_image(sample):
+    assert len(sample.take(12).hold_out(11).test_images) == 1
+    with pytest.raises(ParameterError, match="hold_out takes at least 12 training images, not 11"):
+        sample.take(11).hold_out(0)
+
+
 @pytest.mark.parametrize("folder", [5, "~nobody-here/x", "a\0b"])
 def test_data_dir_that_is_no_path(folder):
     with pytest.raises(ParameterError, match="data_dir takes a folder, not"):

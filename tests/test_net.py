@@ -120,6 +120,15 @@ def test_every_recipes_net_is_in_the_budget(name):
     assert isinstance(net, mnist_lib.Net) is (name != "sprint"), "logged and fast: the assignment's"
 
 
+@pytest.mark.parametrize("name", mnist_lib.RECIPES)
+def test_layer_table_of_every_recipes_net(name):
+    recipe = mnist_lib.get_recipe(name)
+    table = layer_table(mnist_lib.make_net(recipe))
+    assert table.parameters == mnist_lib.count_parameters(mnist_lib.make_net(recipe))
+    side = recipe.crop // table[0].jump
+    assert table[0].output_shape[1:] == (side, side)
+
+
 def test_layer_table_of_the_sprint_net():
     table = layer_table(mnist_lib.SprintNet(crop=24), (1, 24, 24))
     by_hand = {"fold": (2, 2), "conv1": (6, 2), "conv2": (10, 2), "pool": (12, 4), "conv3": (20, 4)}

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from nbclient.exceptions import DeadKernelError
 
 import mnist_lib
 from mnist_lib.files import held
@@ -321,7 +322,8 @@ def tools():
 
 def test_make_runs_command_is_live_and_refuses_in_one_line(tmp_path, tools, capfd):
     target = tmp_path / "runs" / "out.ipynb"
-    words = ["-p", "run_dir", str(tmp_path / "run"), "-y", str(QUICK)]
+    # The run's folder is the one that papermill writes to: neither may sweep the other's files.
+    words = ["-p", "run_dir", str(target.parent), "-y", str(QUICK)]
     tools.run(target, words)
     shown = capfd.readouterr().out
     assert "loss=" in shown
@@ -336,7 +338,40 @@ def test_make_runs_command_is_live_and_refuses_in_one_line(tmp_path, tools, capf
         assert str(caught.value.code).startswith(message)
         assert "\n" not in caught.value.code
     assert target.read_bytes() == before
-    assert list(target.parent.iterdir()) == [target]
+    assert not list(target.parent.glob(".notebook-*"))
+
+
+def test_a_killed_kernel_is_one_sentence(tmp_path, tools, monkeypatch):
+    def killed(*_, **__):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(tools.papermill_command, "main", killed)
+    with pytest.raises(SystemExit, match=r"the notebook's process was killed, .*: run again"):
+        tools.run(tmp_path / "out.ipynb", [])
+
+
+def test_record_takes_no_old_run(tmp_path, tools, monkeypatch):
+    """Where the sample took MNIST's place, the run of an earlier day is not the notebook's."""
+
+    class Client:
+        def __init__(self, *_, **__):
+            pass
+
+        def execute(self):
+            pass
+
+    records = tmp_path / "records"
+    for name, value in (("ROOT", tmp_path), ("RECORDS", records), ("NotebookClient", Client)):
+        monkeypatch.setattr(tools, name, value)
+    monkeypatch.delenv("MNIST_RUNS", raising=False)  # which it takes out of the environment
+    old = tmp_path / "runs" / "logged-seed0"
+    old.mkdir(parents=True)
+    (old / "history.json").write_text("of an earlier day")
+    committed = NOTEBOOK.read_bytes()
+    with pytest.raises(FileNotFoundError):
+        tools.record()
+    assert NOTEBOOK.read_bytes() == committed
+    assert not records.exists()
 
 
 def test_single_file_runs_in_an_empty_folder(tmp_path, tools):

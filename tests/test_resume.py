@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -590,6 +591,31 @@ def test_what_is_no_checkpoint(part, tmp_path, values):
     (tmp_path / "checkpoint-1.pt").write_bytes(content.getvalue() + digest)
     with pytest.raises(RunError, match=r"checkpoint-1\.pt is damaged \(no checkpoint of this lib"):
         run(part, tmp_path)
+
+
+def test_what_the_net_draws_itself_goes_on(part, tmp_path, monkeypatch):
+    def begin():
+        mnist_lib.set_seed(0)
+        return torch.nn.Sequential(
+            torch.nn.Flatten(),
+            torch.nn.Dropout(),
+            torch.nn.Linear(784, 10),
+            torch.nn.LogSoftmax(dim=1),
+        )
+
+    def stop(*args):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return test(*args)
+
+    recipe = get_recipe("logged", epochs=3, batch_size=16)
+    whole = mnist_lib.train(begin(), part, recipe, verbose=False)
+    test, calls = training.test, itertools.count(1)
+    monkeypatch.setattr(training, "test", stop)
+    with pytest.raises(KeyboardInterrupt):
+        mnist_lib.train(begin(), part, recipe, verbose=False, folder=tmp_path)
+    again = mnist_lib.train(begin(), part, recipe, verbose=False, folder=tmp_path)
+    assert again.final.test_loss == whole.final.test_loss
 
 
 def test_weights_that_cannot_be_loaded(tmp_path, part):

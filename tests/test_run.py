@@ -38,6 +38,39 @@ def test_run_reads_back(tmp_path):
     assert paths[2].read_bytes().startswith(b"\x89PNG")
 
 
+def test_weights_know_their_crop(tmp_path):
+    net = mnist_lib.Net(crop=24)
+    save_run(tmp_path, dataclasses.replace(make(9900), record={"seed": 1}), net)
+    mnist_lib.load_weights(mnist_lib.Net(crop=24), tmp_path)
+    message = "holds weights for the middle 24 pixels of the images, and this net looks at 28: make"
+    with pytest.raises(RunError, match=message):
+        mnist_lib.load_weights(mnist_lib.Net(), tmp_path)
+
+
+def test_home_is_expanded_everywhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    history = dataclasses.replace(make(9900), record={"seed": 1})
+    assert save_run("~/runs/try", history, mnist_lib.Net())[0].parent == tmp_path / "runs" / "try"
+    assert load_history("~/runs/try") == history
+    mnist_lib.load_weights(mnist_lib.Net(), "~/runs/try")
+
+
+def test_what_is_no_path():
+    history = dataclasses.replace(make(9900), record={"seed": 1})
+    for call in (
+        lambda: save_run(None, history, mnist_lib.Net()),
+        lambda: load_history(None),
+        lambda: mnist_lib.load_weights(mnist_lib.Net(), None),
+    ):
+        with pytest.raises(ParameterError, match="takes a folder, not None"):
+            call()
+
+
+def test_a_seed_leads_nowhere(sample):
+    with pytest.raises(ParameterError, match="seed takes a whole number from 0"):
+        run_folder(None, get_recipe("logged"), "/../../evil", sample)
+
+
 def test_write_that_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "file"
     path.write_text("before")

@@ -1,6 +1,8 @@
 """Studies over seeds: resumable, counted by hand, never mixed."""
 
 import dataclasses
+import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -14,13 +16,16 @@ from mnist_lib import (
     Epoch,
     History,
     ParameterError,
+    RunError,
     get_recipe,
     load_history,
     logged_run,
+    make_net,
+    set_seed,
     training,
 )
 from mnist_lib.files import write_file
-from mnist_lib.study import _run, distance, main, study, summary
+from mnist_lib.study import _run, _setting, distance, main, study, summary
 
 from .conftest import wait_for, write
 from .test_history import make
@@ -149,6 +154,43 @@ def test_validation_and_test_are_not_mixed(tmp_path, sample, monkeypatch):
     assert study(tmp_path, recipe, [13], validation=True) == [history]
     with pytest.raises(ParameterError, match=r"seed-13\.json is a run of another recipe or test"):
         study(tmp_path, recipe, [13])
+
+
+def test_each_seed_has_its_weights_its_order_and_its_fold(tmp_path, sample, monkeypatch):
+    part = sample.take(240)
+    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: part)
+    recipe = get_recipe("logged", epochs=1)
+    threads = torch.get_num_threads()
+    for seed in (1, 14):
+        _, history = _run((tmp_path / f"seed-{seed}.json", recipe, seed, threads, True, None))
+        held_out = part.hold_out(seed % 12)
+        set_seed(seed)
+        alone = training.train(make_net(recipe), held_out, recipe, seed, verbose=False)
+        assert history.final.test_loss == alone.final.test_loss
+        assert history.record["data"] == held_out.digest
+
+
+def test_a_killed_run_is_one_sentence(tmp_path, monkeypatch, sample):
+    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: sample)
+    monkeypatch.setattr("mnist_lib.study._run", killed)
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    with pytest.raises(RunError, match=r"a run was killed, .*: the same words go on with it"):
+        study(tmp_path, get_recipe("logged"), [0])
+    assert other.is_alive(), "the caller's own process is none of the study's"
+    other.kill()
+
+
+def killed(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", 1), ("0.5", 0.5), ("adam", "adam"), ("False", False), ("True", True)]
+)
+def test_settings(text, value):
+    name, read = _setting(f"field={text}")
+    assert (name, read, type(read)) == ("field", value, type(value))
 
 
 def test_summary_counts_the_seeds_that_end_on_the_target():

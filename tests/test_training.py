@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ RECIPE = get_recipe("logged", epochs=2, batch_size=64)
 
 def run(data, seed=0, recipe=RECIPE, verbose=False):
     mnist_lib.set_seed(seed)
-    net = mnist_lib.Net()
+    net = mnist_lib.make_net(recipe)
     return net, mnist_lib.train(net, data, recipe, seed=seed, verbose=verbose)
 
 
@@ -226,6 +228,37 @@ def test_what_it_prints_reads_back(part):
     assert parse_log(history.log()).final.correct == history.final.correct
 
 
+def test_what_a_slow_last_batch_prints_reads_back(part, monkeypatch):
+    """The bar is never shown full with the loss of an earlier batch."""
+    calls = itertools.count(1)
+
+    def slow(*args):
+        if next(calls) == 8:
+            time.sleep(1.1)
+        return augment(*args)
+
+    augment = training.augment
+    monkeypatch.setattr(training, "augment", slow)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        _, history = run(part, recipe=dataclasses.replace(RECIPE, epochs=1), verbose=True)
+    assert history.final.batches == 8
+    assert parse_log(out.getvalue()).final.last_batch_loss == history.final.last_batch_loss
+    for shown in re.split("[\r\n]", out.getvalue()):
+        if "8/8" in shown:
+            assert "batch_id=7" in shown
+
+
+def test_a_stopped_run_leaves_no_open_bar(part, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.HardExamples, "update", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(part, verbose=True)
+    assert not list(training.tqdm._instances)
+
+
 def test_only_test_lines_go_to_stdout(part, capsys):
     _, history = run(part, verbose=True)
     assert capsys.readouterr().out.splitlines() == [epoch.test_line() for epoch in history]
@@ -241,6 +274,79 @@ def test_batch_larger_than_the_data(part):
 def test_seed_is_a_whole_number(part, seed):
     with pytest.raises(ParameterError, match="seed takes a whole number from 0"):
         mnist_lib.train(mnist_lib.Net(), part, RECIPE, seed)
+
+
+def test_a_recipe_is_more_than_its_name(part):
+    for call in (
+        lambda: mnist_lib.make_net("fast"),
+        lambda: mnist_lib.train(mnist_lib.Net(), part, "fast"),
+        lambda: mnist_lib.run_folder(None, "fast", 0, part),
+    ):
+        with pytest.raises(ParameterError, match=r"recipe takes a Recipe, .*, not 'fast'"):
+            call()
+
+
+def test_net_and_recipe_look_at_the_same_part(part):
+    message = "net looks at the middle 28 pixels of the images, recipe 'fast' at 24: make the net"
+    with pytest.raises(ParameterError, match=message):
+        mnist_lib.train(mnist_lib.Net(), part, get_recipe("fast"))
+
+
+@pytest.mark.parametrize("name", ["logged", "fast", "sprint"])
+def test_smallest_crop_and_a_last_batch_of_one(part, name):
+    recipe = get_recipe(name, crop=20, epochs=1, batch_size=499)
+    assert len(run(part, recipe=recipe)[1]) == 1
+
+
+def test_average_is_taken_after_the_step(part):
+    """One step: TensorFlow's schedule keeps 2/11 of the start."""
+    recipe = get_recipe("logged", epochs=1, batch_size=500)
+    mnist_lib.set_seed(0)
+    start = mnist_lib.make_net(recipe).state_dict()
+    plain, _ = run(part, recipe=recipe)
+    averaged, _ = run(part, recipe=dataclasses.replace(recipe, averaging=0.99))
+    for name, tensor in averaged.state_dict().items():
+        if tensor.is_floating_point():
+            expected = start[name] * 2 / 11 + plain.state_dict()[name] * 9 / 11
+            torch.testing.assert_close(tensor, expected, msg=name)
+
+
+def test_adam_takes_the_recipes_numbers():
+    recipe = get_recipe("logged", optimizer="adam", learning_rate=0.003, weight_decay=0.1)
+    (group,) = training.make_optimizer(mnist_lib.Net(), recipe).param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.003, 0.1)
+
+
+def test_seconds_are_those_of_training(part, monkeypatch):
+    def slow(*args):
+        time.sleep(2)
+        return test(*args)
+
+    test = training.test
+    monkeypatch.setattr(training, "test", slow)
+    _, history = run(part, recipe=dataclasses.replace(RECIPE, epochs=1))
+    assert history.final.seconds < 2
+
+
+def test_every_step_tells_its_losses(part, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        training.HardExamples, "update", lambda self, numbers, *_: seen.extend(numbers.tolist())
+    )
+    recipe = get_recipe("fast", epochs=2)
+    run(part, recipe=recipe)
+    assert sorted(seen[:500]) == list(range(500))
+    assert len(seen) == 500 + 125
+
+
+def test_a_compiler_that_fails_is_one_sentence(part, monkeypatch):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler\nin 80 lines")
+
+    compile_net = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: compile_net(net, backend=broken))
+    with pytest.raises(RunError, match=r"^torch\.compile failed \(.*\): set compiled to False$"):
+        mnist_lib.train(mnist_lib.Net(), part, RECIPE, verbose=False, compiled=True)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 9])
