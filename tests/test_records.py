@@ -172,6 +172,22 @@ def test_the_notebooks_statements_hold_for_every_run_of_logged():
     assert f"{best:.2f}% at the least" in CELLS["checks"]
 
 
+def test_a_machine_that_rounds_alike_makes_the_same_runs():
+    first, fourth = seeds_of("fast"), seeds_of("fourth-machine/fast")
+    for mine, other in zip(first, fourth, strict=True):
+        assert [(e.correct, e.test_loss) for e in mine] == [(e.correct, e.test_loss) for e in other]
+    words = " ".join(TEXT.split())
+    assert f"same to the bit, in {seconds_of(fourth):.1f} s, and are not counted again" in words
+    text = (RECORDS / "fourth-machine" / "benchmark.txt").read_text()
+    (times,) = re.findall("^logged trains (.+) times as long as fast$", text, re.MULTILINE)
+    assert f"`logged` trains {times} times as long as `fast`" in words
+    assert f"{times} times on another, by turns in one command" in README_WORDS
+    for name, told in (("logged", "`logged` {} s"), ("sprint", "`sprint` {}:")):
+        text = (RECORDS / "benchmark.txt").read_text()
+        (seconds,) = re.findall(rf"^recipe {name}, 2 threads: (.+) s for", text, re.MULTILINE)
+        assert told.format(seconds) in words
+
+
 def test_the_notebooks_run_is_that_of_the_ten():
     """The same seed, machine and threads: the same run to the bit, times aside."""
     notebook, one = load_history(RECORDS / "logged-seed0"), seeds_of("logged")[0]
@@ -294,7 +310,7 @@ def test_readme_table():
 
 def test_what_a_second_thread_saves():
     longer = []
-    for folder in (".", "slower-machine"):
+    for folder in (".", "slower-machine", "fourth-machine"):
         text = (RECORDS / folder / "benchmark.txt").read_text()
         rows = re.findall(r"^(\d) +(\d+) +mnist_lib.train +\S+ +(\S+) ", text, re.MULTILINE)
         seconds = {(threads, batch): float(value) for threads, batch, value in rows}
@@ -303,15 +319,16 @@ def test_what_a_second_thread_saves():
     assert told in README_WORDS
 
 
-@pytest.mark.parametrize("folder", [".", "slower-machine"])
+@pytest.mark.parametrize("folder", [".", "slower-machine", "fourth-machine"])
 def test_readme_speed_is_the_benchmarks(folder):
     text = (RECORDS / folder / "benchmark.txt").read_text()
     ratios = re.findall(r"^2 +(\d+) +mnist_lib.train +\S+ +\S+ +(\S+) +(\S+) ", text, re.MULTILINE)
     assert [batch for batch, *_ in ratios] == ["32", "128", "512"]
     three = ", ".join(ratio for _, ratio, _ in ratios)
     share = max(int(share.rstrip("%")) for *_, share in ratios)
-    if folder == "slower-machine":
-        assert f"on the slower machine {three} times and {share}%" in README_WORDS
+    if folder != ".":
+        which = {"slower-machine": "the slower machine", "fourth-machine": "another"}[folder]
+        assert f"on {which} {three} times and {share}%" in README_WORDS
         return
     assert f"{three} times as fast at batch 32, 128 and 512" in README_WORDS
     assert f"{share}% of the machine's float32 peak" in README_WORDS
