@@ -252,8 +252,9 @@ def test_a_history_alone_is_not_overwritten(part, stopped):
 
 
 def test_another_net_is_refused(part, stopped):
+    net = mnist_lib.SprintNet(crop=RECIPE.crop)
     with pytest.raises(RunError, match=r"checkpoint-2\.pt does not fit this run's net and optim"):
-        mnist_lib.train(mnist_lib.SprintNet(), part, RECIPE, verbose=False, folder=stopped)
+        mnist_lib.train(net, part, RECIPE, verbose=False, folder=stopped)
 
 
 def test_resume_is_a_choice_of_two(part):
