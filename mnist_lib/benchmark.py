@@ -261,18 +261,19 @@ def main() -> None:
         print(
             f"\nfloat32 matrix multiplication, {threads} threads: {peak / 1e9:.0f} GFLOP/s", end=""
         )
+    scale = FULL_TRAINING_SET / words.images
+    seconds = {name: scale * statistics.median(runs) for name, runs in whole.items()}
     for name, recipe in RECIPES.items():
-        seconds = statistics.median(whole[name]) * FULL_TRAINING_SET / words.images
         with ProcessPoolExecutor(1, spawn) as process:
             kept = process.submit(checkpoint_seconds, part, recipe).result()
         print(
-            f"\nrecipe {name}, {words.threads[-1]} threads: {seconds:.1f} s for its "
+            f"\nrecipe {name}, {words.threads[-1]} threads: {seconds[name]:.1f} s for its "
             f"{recipe.epochs} epochs; a checkpoint takes {1000 * kept:.1f} ms, "
-            f"{kept * recipe.epochs / seconds:.2%} of an epoch",
+            f"{kept * recipe.epochs / seconds[name]:.2%} of an epoch",
             end="",
         )
-    times = {name: statistics.median(runs) for name, runs in whole.items()}
-    print(f"\nlogged trains {times['logged'] / times['fast']:.1f} times as long as fast", end="")
+    times = seconds["logged"] / seconds["fast"]
+    print(f"\nlogged trains {times:.1f} times as long as fast", end="")
     difference = agreement(part, recipes[words.batches[0]])
     print(f"\nlosses of the two ways' first {AGREEMENT_STEPS} steps agree within {difference:.1e}")
 

@@ -75,15 +75,15 @@ def study(
                     path, history = run.result()
                     print(f"{path}: best {history.best.score}, final {history.final.score}")
                 sys.stdout.flush()
-        except BaseException as error:
+        except BrokenProcessPool:  # which has ended the other runs by itself
+            raise RunError(
+                f"a run was killed, perhaps for want of memory; what {folder} holds stays: the "
+                "same words go on with it"
+            ) from None
+        except BaseException:
             for process in multiprocessing.active_children():
                 if process not in others:
                     process.terminate()  # their checkpoints stay
-            if isinstance(error, BrokenProcessPool):
-                raise RunError(
-                    f"a run was killed, perhaps for want of memory; what {folder} holds stays: the "
-                    "same words go on with it"
-                ) from None
             raise
     return [load_history(path) for path in paths.values()]
 

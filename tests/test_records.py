@@ -140,6 +140,10 @@ def finals_and_seconds(runs):
     return f"{mean:.3f} ± {deviation:.3f}% in {seconds_of(runs):.1f} s"
 
 
+def standard_error(values):
+    return statistics.stdev(values) / len(values) ** 0.5
+
+
 def mean_and_sd(values):
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
@@ -292,7 +296,7 @@ def test_readme_table():
     assert all(epoch.correct >= 9944 for epoch in again)
     assert f"end at {mean_and_sd([e.accuracy for e in again])}%, again all ten" in README_WORDS
     finals = [run.final.accuracy for run in recipes[1]]
-    error = statistics.stdev(finals) / len(finals) ** 0.5
+    error = standard_error(finals)
     assert f"`fast`, {statistics.mean(finals):.3f}%, is above the target" in README_WORDS
     assert f"its standard error over seeds, {error:.3f}" in README_WORDS
     assert round(100 * (statistics.mean(finals) - 99.44)) == 5
@@ -610,13 +614,9 @@ def test_what_the_last_ideas_lose():
         assert told.format(f"{min(losses) - 1e-9:.2f}", f"{max(losses) + 1e-9:.2f}") in words
 
 
-def test_the_last_ideas_are_all_told():
-    assert {json.dumps(run["settings"], sort_keys=True) for run in LAST} == {
-        json.dumps(settings, sort_keys=True) for settings in LAST_IDEAS.values()
-    }
-
-
-REFINEMENTS = json.loads((RECORDS / "validation" / "refinements.json").read_text(encoding="utf-8"))
+REFINEMENTS = json.loads((RECORDS / "validation" / "refinements.json").read_text(encoding="utf-8"))[
+    "runs"
+]
 REFINED = {
     "`fast` as it is": {},
     "5 epochs": {"epochs": 5},
@@ -673,17 +673,22 @@ REFINED = {
 
 
 def refined(settings):
-    return {run["fold"]: run for run in REFINEMENTS["runs"] if run["settings"] == settings}
+    return {run["fold"]: run for run in REFINEMENTS if run["settings"] == settings}
+
+
+def gains_over_fast(settings):
+    base = refined({})
+    return [run["accuracy"] - base[fold]["accuracy"] for fold, run in refined(settings).items()]
 
 
 @pytest.mark.parametrize("name", REFINED)
 def test_table_of_refinements(name):
-    runs, base = refined(REFINED[name]), refined({})
+    runs = refined(REFINED[name])
     cells = [name, str(len(runs)), f"{runs[0]['passes']:.2f}"]
-    gains = [run["accuracy"] - base[fold]["accuracy"] for fold, run in runs.items()]
+    gains = gains_over_fast(REFINED[name])
     accuracy = f"{statistics.mean(gains):+.3f}"
     if len(gains) > 1:
-        accuracy += f" ± {statistics.stdev(gains) / len(gains) ** 0.5:.3f}"
+        accuracy += f" ± {standard_error(gains):.3f}"
     if not REFINED[name]:
         accuracy = f"{statistics.mean(run['accuracy'] for run in runs.values()):.3f}"
     losses = [run["loss"] for run in runs.values() if "loss" in run]
@@ -692,10 +697,23 @@ def test_table_of_refinements(name):
     assert re.search(row, TEXT, re.MULTILINE)
 
 
-def test_the_refinements_are_all_told():
-    assert {json.dumps(run["settings"], sort_keys=True) for run in REFINEMENTS["runs"]} == {
-        json.dumps(settings, sort_keys=True) for settings in REFINED.values()
+@pytest.mark.parametrize(("runs", "ideas"), [(LAST, LAST_IDEAS), (REFINEMENTS, REFINED)])
+def test_ideas_are_all_told(runs, ideas):
+    assert {json.dumps(run["settings"], sort_keys=True) for run in runs} == {
+        json.dumps(settings, sort_keys=True) for settings in ideas.values()
     }
+
+
+def test_what_fewer_passes_lose():
+    words = " ".join(TEXT.split())
+    names = ("5 epochs", "hardest 12.5%, 9 epochs", "hardest 15%, 9 epochs")
+    five, eighth, cheaper = (gains_over_fast(REFINED[name]) for name in names)
+    assert f"five epochs lose {-statistics.mean(five):.2f} points" in words
+    assert f"the hardest 12.5% in nine epochs {-statistics.mean(eighth):.2f}." in words
+    assert abs(statistics.mean(cheaper)) < standard_error(cheaper)
+    passes = [refined(settings)[0]["passes"] for settings in (REFINED[names[2]], {})]
+    assert 1 - passes[0] / passes[1] == pytest.approx(1 / 8, abs=0.01)
+    assert "The hardest 15% in nine epochs, an eighth cheaper, may be as good as `fast`" in words
 
 
 def test_how_much_folds_differ():
@@ -712,10 +730,9 @@ def test_how_much_folds_differ():
     assert f"are shuffled, and differ by {max(finals) - min(finals):.1f})" in words
     errors = {4: [], 12: []}
     for settings in REFINED.values():
-        if settings and len(refined(settings)) in errors:
-            runs, base = refined(settings), refined({})
-            gains = [run["accuracy"] - base[fold]["accuracy"] for fold, run in runs.items()]
-            errors[len(runs)].append(statistics.stdev(gains) / len(runs) ** 0.5)
+        gains = gains_over_fast(settings)
+        if settings and len(gains) in errors:
+            errors[len(gains)].append(standard_error(gains))
     assert statistics.median(errors[4]) == pytest.approx(0.05, abs=0.01)
     assert "a difference of two has a standard error of about 0.05 points" in words
     assert statistics.median(errors[12]) == pytest.approx(0.025, abs=0.004)

@@ -324,8 +324,9 @@ def test_seconds_are_those_of_training(part, monkeypatch):
 
     test = training.test
     monkeypatch.setattr(training, "test", slow)
+    start = time.perf_counter()
     _, history = run(part, recipe=dataclasses.replace(RECIPE, epochs=1))
-    assert history.final.seconds < 2
+    assert history.final.seconds < time.perf_counter() - start - 2
 
 
 def test_every_step_tells_its_losses(part, monkeypatch):
