@@ -14,13 +14,11 @@ checkpoint costs, which every epoch of a run with a folder leaves.
 import argparse
 import dataclasses
 import itertools
-import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +32,7 @@ from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist, normalize
 from .device import environment, peak_memory
 from .errors import MnistLibError
 from .net import Net, make_net
+from .processes import pool
 from .recipe import RECIPES, Recipe, get_recipe
 from .table import lay_out
 from .training import make_parts, set_seed, train
@@ -240,17 +239,16 @@ def main() -> None:
     measured = {cell: [] for cell in cells}
     peaks = {threads: [] for threads in words.threads}
     whole = {name: [] for name in RECIPES}  # seconds of all the recipe's epochs
-    spawn = multiprocessing.get_context("spawn")
     for _ in range(words.rounds):
         for threads in words.threads:
-            with ProcessPoolExecutor(1, spawn) as process:
+            with pool(1) as process:
                 peaks[threads].append(process.submit(matmul_peak, threads).result())
         for threads, size, way in cells:
-            with ProcessPoolExecutor(1, spawn) as process:
+            with pool(1) as process:
                 run = process.submit(measure, way, part, recipes[size], threads)
                 measured[threads, size, way].append(run.result())
         for name, recipe in RECIPES.items():
-            with ProcessPoolExecutor(1, spawn) as process:
+            with pool(1) as process:
                 run = process.submit(measure, "mnist_lib.train", part, recipe, words.threads[-1])
                 whole[name].append(run.result().seconds)
     medians = {threads: statistics.median(values) for threads, values in peaks.items()}
@@ -264,7 +262,7 @@ def main() -> None:
     scale = FULL_TRAINING_SET / words.images
     seconds = {name: scale * statistics.median(runs) for name, runs in whole.items()}
     for name, recipe in RECIPES.items():
-        with ProcessPoolExecutor(1, spawn) as process:
+        with pool(1) as process:
             kept = process.submit(checkpoint_seconds, part, recipe).result()
         print(
             f"\nrecipe {name}, {words.threads[-1]} threads: {seconds[name]:.1f} s for its "

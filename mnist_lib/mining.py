@@ -10,7 +10,8 @@ class HardExamples:
 
     The loss is the one of the image's last step in training, so that it costs no pass of its own
     (online batch selection, Loshchilov and Hutter 2015). An image left out keeps its loss, and
-    comes back when those of the others have fallen below it.
+    comes back when those of the others have fallen below it. Those that the first epoch leaves
+    out (`unseen`) are scored by inference before the second.
 
     Where the recipe trains on all images, nothing is kept.
     """
@@ -19,6 +20,10 @@ class HardExamples:
         self.count, self.recipe = count, recipe
         kept = count if recipe.hardest < 1 else 0
         self.losses = torch.full((kept,), torch.inf, device=device)
+
+    def unseen(self, epoch: int) -> torch.Tensor:
+        """The numbers of the images whose losses `epoch` asks for and that are not known yet."""
+        return self.losses[: 0 if epoch == 1 else None].isinf().nonzero().squeeze(1)
 
     @torch.no_grad()
     def update(self, numbers: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
@@ -29,8 +34,8 @@ class HardExamples:
     def order(self, epoch: int, random: torch.Generator) -> torch.Tensor:
         """The numbers of the images that `epoch`, counted from 1, trains on, shuffled; CPU."""
         number = self.recipe.epoch_images(epoch, self.count)
-        if number == self.count:
-            return torch.randperm(number, generator=random)
+        if epoch == 1 or not len(self.losses):
+            return torch.randperm(self.count, generator=random)[:number]
         hardest = self.losses.topk(number).indices.cpu()
         return hardest[torch.randperm(number, generator=random)]
 

@@ -12,7 +12,7 @@ import multiprocessing
 import shutil
 import statistics
 import sys
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from .files import check_writable
 from .history import Epoch, History, load_history, save_history
 from .log import logged_run
 from .net import make_net
+from .processes import pool
 from .recipe import Recipe, differences, get_recipe
 from .training import set_seed, train
 
@@ -63,13 +64,13 @@ def study(
         check_writable(folder)
         load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
     others = multiprocessing.active_children()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with pool(processes) as workers:
         try:
             running = set()
             # No more than can run: what is submitted cannot be called back.
             while running or jobs:
                 while jobs and len(running) < processes:
-                    running.add(pool.submit(_run, jobs.pop(0)))
+                    running.add(workers.submit(_run, jobs.pop(0)))
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for run in done:
                     path, history = run.result()

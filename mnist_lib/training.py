@@ -58,6 +58,8 @@ def train(
 
     Where the recipe averages weights, the average is what is tested, and what `net` ends with.
     Where it takes the hardest images only, an epoch after the first is over those (`mining.py`).
+    What `verbose` shows and the history keeps of a step is the loss that it lowered, of smoothed
+    labels where the recipe smooths them; the test's is never smoothed.
 
     `verbose` prints in the assignment's format: the progress bar to stderr, the test line to
     stdout; `parse_log` reads both back. `compiled` lets torch.compile fuse the net: the same to
@@ -115,6 +117,8 @@ def train(
             start = time.perf_counter()  # is never set back, and stands while the machine sleeps
             net.train()
             # All that the epoch takes from the CPU goes to the device here: no step waits for it.
+            if len(unseen := examples.unseen(epoch)):
+                examples.update(unseen, infer(average.net, images[unseen]), labels[unseen])
             order = examples.order(epoch, random).to(device)
             numbers = draw(len(order), recipe, random).to(device).split(recipe.batch_size)
             losses, batches = [], steps[epoch - 1]
@@ -124,7 +128,7 @@ def train(
                     optimizer.zero_grad()
                     output = model(augment(images[batch], numbers[batch_id], recipe))
                     targets = labels[batch]
-                    loss = F.nll_loss(output, targets)
+                    loss = training_loss(output, targets, recipe)
                     loss.backward()
                     optimizer.step()
                     scheduler.step()
@@ -205,6 +209,18 @@ def _diverged(
         f"{what}, the learning rate there {rate:.3g}; {kept}; try a learning_rate below "
         f"{recipe.learning_rate}"
     )
+
+
+def training_loss(output: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Cross-entropy (nats, a scalar) of log-probabilities (N, 10) and labels (N,), batch mean.
+
+    With label smoothing s the target is 1 - s of the label and s / 10 of each class (Szegedy et al.
+    2016).
+    """
+    loss = F.nll_loss(output, targets)
+    if not recipe.label_smoothing:
+        return loss
+    return torch.lerp(loss, -output.mean(), recipe.label_smoothing)
 
 
 def make_parts(net: nn.Module, recipe: Recipe, images: int) -> dict:

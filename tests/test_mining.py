@@ -5,14 +5,16 @@ import math
 import pytest
 import torch
 
-from mnist_lib import get_recipe, training
+import mnist_lib
+from mnist_lib import get_recipe, infer, training
 from mnist_lib.augment import augment
 from mnist_lib.mining import HardExamples
 
 from .test_training import run
 
 CPU = torch.device("cpu")
-QUARTER = get_recipe("fast", epochs=4, batch_size=64, hardest=0.25)
+QUARTER = get_recipe("fast", epochs=4, batch_size=64, first=1.0, hardest=0.25)
+HALF_UNSEEN = get_recipe("fast", epochs=3, batch_size=64, first=0.5, hardest=0.25)
 
 
 def certain(probabilities):
@@ -27,7 +29,7 @@ def order(examples, epoch):
 
 
 def test_the_hardest_are_chosen_and_come_back():
-    examples = HardExamples(4, get_recipe("fast", hardest=0.5), CPU)
+    examples = HardExamples(4, get_recipe("fast", first=1.0, hardest=0.5), CPU)
     labels = torch.zeros(4, dtype=torch.long)
     assert sorted(order(examples, 1)) == [0, 1, 2, 3]
     examples.update(torch.tensor([3, 1]), certain([0.9, 0.1]), labels[:2])
@@ -44,6 +46,8 @@ def test_the_loss_is_that_of_the_label():
     examples = HardExamples(2, QUARTER, CPU)
     examples.update(torch.tensor([1]), certain([0.1]), torch.tensor([7]))
     assert examples.losses.tolist() == [math.inf, pytest.approx(-math.log(0.1))]
+    assert examples.unseen(1).tolist() == [], "of the first epoch no loss is asked"
+    assert examples.unseen(2).tolist() == [0]
 
 
 def test_order_is_shuffled_from_the_generator():
@@ -56,26 +60,28 @@ def test_order_is_shuffled_from_the_generator():
 def test_where_all_are_trained_on_nothing_is_kept():
     examples = HardExamples(3, get_recipe("logged"), CPU)
     examples.update(torch.tensor([0]), certain([0.5]), torch.tensor([0]))
-    assert examples.state_dict()["losses"].numel() == 0
+    assert examples.state_dict()["losses"].numel() == len(examples.unseen(2)) == 0
     assert sorted(order(examples, 9)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
-    ("hardest", "count", "images", "steps"),
+    ("first", "hardest", "count", "images", "steps"),
     [
-        (1.0, 500, [500, 500, 500], [8, 8, 8]),
-        (0.25, 500, [500, 125, 125], [8, 2, 2]),
-        (0.25, 60_000, [60_000, 15_000, 15_000], [938, 235, 235]),
-        (0.001, 100, [100, 1, 1], [2, 1, 1]),
+        (1.0, 1.0, 500, [500, 500, 500], [8, 8, 8]),
+        (1.0, 0.25, 60_000, [60_000, 15_000, 15_000], [938, 235, 235]),
+        (0.5, 1.0, 500, [250, 500, 500], [4, 8, 8]),
+        (0.35, 0.08, 60_000, [21_000, 4_800, 4_800], [329, 75, 75]),
+        (0.001, 0.001, 100, [1, 1, 1], [1, 1, 1]),
     ],
 )
-def test_images_and_steps_of_each_epoch(hardest, count, images, steps):
-    recipe = get_recipe("fast", epochs=3, batch_size=64, hardest=hardest)
+def test_images_and_steps_of_each_epoch(first, hardest, count, images, steps):
+    recipe = get_recipe("fast", epochs=3, batch_size=64, first=first, hardest=hardest)
     assert [recipe.epoch_images(epoch, count) for epoch in (1, 2, 3)] == images
     assert recipe.epoch_steps(count) == steps
 
 
-def test_training_takes_the_hardest(sample, monkeypatch):
+@pytest.mark.parametrize("recipe", [QUARTER, HALF_UNSEEN])
+def test_training_takes_the_hardest(sample, monkeypatch, recipe):
     """What the steps see are the images of highest loss after the epoch before, and no others."""
     seen, chosen = [], []
 
@@ -95,11 +101,38 @@ def test_training_takes_the_hardest(sample, monkeypatch):
     monkeypatch.setattr(training, "augment", watched)
     monkeypatch.setattr(training, "HardExamples", Watched)
     part = sample.take(500)
-    _, history = run(part, recipe=QUARTER)
-    assert [epoch.batches for epoch in history] == [8, 2, 2, 2]
-    assert [len(images) for images in chosen] == [500, 125, 125, 125]
-    second = torch.cat(seen[8:10])
+    _, history = run(part, recipe=recipe)
+    steps = recipe.epoch_steps(500)
+    assert [epoch.batches for epoch in history] == steps
+    first = round(500 * recipe.first)
+    assert [len(images) for images in chosen] == [first] + (recipe.epochs - 1) * [125]
+    second = torch.cat(seen[steps[0] : steps[0] + steps[1]])
     assert torch.equal(second, part.train_images[chosen[1]])
+
+
+def test_the_unseen_are_scored_by_the_average(sample, monkeypatch):
+    """Before the second epoch, by the net that was tested after the first, and no others."""
+    part, scored, tested = sample.take(500), [], []
+
+    class Watched(HardExamples):
+        def update(self, numbers, output, labels):
+            super().update(numbers, output, labels)
+            if len(numbers) > HALF_UNSEEN.batch_size:
+                scored.append((numbers, self.losses[numbers]))
+
+    def test(net, data):
+        if not tested:
+            tested.append(infer(net, data.train_images))
+        return mnist_lib.test(net, data)
+
+    monkeypatch.setattr(training, "HardExamples", Watched)
+    monkeypatch.setattr(training, "test", test)
+    run(part, recipe=HALF_UNSEEN)
+    ((numbers, losses),) = scored
+    first = torch.randperm(500, generator=torch.Generator().manual_seed(0))[:250]
+    assert sorted([*numbers.tolist(), *first.tolist()]) == list(range(500))
+    by_hand = -tested[0].gather(1, part.train_labels[:, None]).squeeze(1)[numbers]
+    torch.testing.assert_close(losses, by_hand)
 
 
 def test_the_rate_falls_to_the_end_of_all_steps(sample, monkeypatch):

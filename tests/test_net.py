@@ -117,7 +117,7 @@ def test_every_recipes_net_is_in_the_budget(name):
     net = mnist_lib.make_net(mnist_lib.get_recipe(name))
     assert mnist_lib.count_parameters(net) < 20_000
     assert net(torch.randn(2, 1, 28, 28)).exp().sum(dim=1).tolist() == pytest.approx([1, 1])
-    assert isinstance(net, mnist_lib.Net) is (name != "sprint"), "logged and fast: the assignment's"
+    assert isinstance(net, mnist_lib.Net) is (name != "sprint"), "the others: the assignment's"
 
 
 @pytest.mark.parametrize("name", mnist_lib.RECIPES)

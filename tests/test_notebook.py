@@ -89,6 +89,7 @@ def test_papermill_runs_it_and_it_leaves_its_files(quick):
     ("recipe", "net"),
     [
         ("fast", "Net, 13,322 parameters, looks at the middle 24 x 24 pixels"),
+        ("steady", "Net, 13,322 parameters, looks at the middle 24 x 24 pixels"),
         ("sprint", "SprintNet, 15,066 parameters, looks at the middle 20 x 20 pixels"),
     ],
 )
@@ -139,7 +140,7 @@ TOOLS = NOTEBOOK.parent / "tools.py"
 )
 def test_control_c_in_papermill(tmp_path, sample, words, said, start):
     """Both write what there is, leave no kernel behind, and go on when they are run again."""
-    parameters = {"data_source": "sample", "train_images": 500, "recipe": "fast", "epochs": 40}
+    parameters = {"data_source": "sample", "train_images": 500, "recipe": "steady", "epochs": 40}
     parameters["run_dir"] = str(tmp_path / "run")
     settings = [word for item in parameters.items() for word in ("-p", *map(str, item))]
     command = [sys.executable, *words, *settings]
@@ -156,7 +157,7 @@ def test_control_c_in_papermill(tmp_path, sample, words, said, start):
     if "papermill" in words:
         stopped = nbformat.read(tmp_path / "out.ipynb", as_version=4)
         assert "MNIST" in stdout(stopped, "load")
-    few, recipe = sample.take(500), mnist_lib.get_recipe("fast", epochs=40)
+    few, recipe = sample.take(500), mnist_lib.get_recipe("steady", epochs=40)
     mnist_lib.set_seed(0)
     net = mnist_lib.make_net(recipe)
     history = mnist_lib.train(net, few, recipe, folder=tmp_path / "run", verbose=False)
@@ -190,7 +191,7 @@ def test_nbval_notices_a_changed_digit(tmp_path, printed, code):
         ({"epochs": 0}, "ParameterError: epochs takes a whole number of at least 1, not 0"),
         (
             {"recipe": "best"},
-            "ParameterError: recipe takes one of logged, fast, sprint, not 'best'",
+            "ParameterError: recipe takes one of logged, fast, steady, sprint, not 'best'",
         ),
         ({"batch_size": 501}, "ParameterError: batch_size is 501, but there are only 500"),
         ({"seed": "x"}, "ParameterError: seed takes a whole number"),

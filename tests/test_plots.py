@@ -54,7 +54,7 @@ def test_loss_and_learning_rate(ax):
 
 
 def test_learning_rate_is_the_schedules(ax):
-    plots.plot_learning_rate(get_recipe("fast", epochs=10, warm_up=0.3, hardest=1), ax)
+    plots.plot_learning_rate(get_recipe("fast", epochs=10, warm_up=0.3, first=1, hardest=1), ax)
     (line,) = ax.get_lines()
     peak = line.get_ydata().argmax()
     assert line.get_xdata()[peak] == pytest.approx(3, abs=0.02)
@@ -64,7 +64,7 @@ def test_learning_rate_is_the_schedules(ax):
 
 def test_learning_rate_of_epochs_of_different_lengths(ax):
     """Of 100 and four times 25 steps, half are the first epoch."""
-    recipe = get_recipe("fast", epochs=5, warm_up=0.5, hardest=0.25)
+    recipe = get_recipe("fast", epochs=5, warm_up=0.5, first=1, hardest=0.25)
     plots.plot_learning_rate(recipe, ax)
     (line,) = ax.get_lines()
     assert len(line.get_xdata()) == 200

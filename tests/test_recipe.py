@@ -23,8 +23,8 @@ def test_overrides_that_are_none_leave_the_recipe():
 @pytest.mark.parametrize(
     ("name", "field", "value", "message"),
     [
-        ("fastest", "epochs", 1, "recipe takes one of logged, fast, sprint, not 'fastest'"),
-        (["logged"], "epochs", 1, "recipe takes one of logged, fast, sprint, not"),
+        ("fastest", "epochs", 1, "recipe takes one of logged, fast, steady, sprint, not 'fastest'"),
+        (["logged"], "epochs", 1, "recipe takes one of logged, fast, steady, sprint, not"),
         ("logged", "learning_rate", 10**400, "learning_rate takes a number above 0"),
         ("logged", "epochs", 0, "epochs takes a whole number of at least 1, not 0"),
         ("logged", "epochs", 2.5, "epochs takes a whole number of at least 1, not 2.5"),
@@ -46,6 +46,8 @@ def test_overrides_that_are_none_leave_the_recipe():
         ("fast", "hardest", 0, "hardest takes a number above 0, at most 1, not 0"),
         ("fast", "hardest", 1.5, "hardest takes a number above 0, at most 1, not 1.5"),
         ("fast", "hardest", "half", "hardest takes a number above 0, at most 1, not 'half'"),
+        ("fast", "first", 1.01, "first takes a number above 0, at most 1, not 1.01"),
+        ("fast", "label_smoothing", 1, "label_smoothing takes a number from 0 to less than 1"),
         ("fast", "nesterov", 1, "nesterov takes True or False, not 1"),
         ("fast", "momentum", 0, "nesterov takes a momentum above 0"),
         ("fast", "schedule", "step", "schedule takes one of constant, one_cycle, not 'step'"),

@@ -32,7 +32,9 @@ from .conftest import wait_for
 from .killing import RECIPES
 
 ROOT = Path(__file__).parents[1]
-RECIPE = get_recipe("fast", epochs=4, batch_size=16, hardest=0.75)  # 4, 3, 3, 3 steps
+RECIPE = get_recipe(  # 4, 3, 3, 3 steps
+    "fast", epochs=4, batch_size=16, first=1.0, hardest=0.75
+)
 NOW = checkpoint_module.FORMAT
 ANEW = "choose another folder, or set resume to False, which trains anew and replaces what is there"
 
@@ -266,7 +268,7 @@ SOON = 4  # seconds: two, and as much again for a slow machine
 TRAIN = """
 import sys, mnist_lib
 data = mnist_lib.load_mnist(source="sample").take(500)
-recipe = mnist_lib.get_recipe("fast", epochs=500, batch_size=50)
+recipe = mnist_lib.get_recipe("steady", epochs=500, batch_size=50)
 mnist_lib.set_seed(0)
 mnist_lib.train(mnist_lib.make_net(recipe), data, recipe, folder=sys.argv[1])
 """

@@ -139,7 +139,15 @@ def test_adam_is_another_optimiser(part, trained):
 
 
 EVERYTHING = get_recipe(
-    "fast", epochs=2, batch_size=64, rotation=10, shift=1, scale=0.1, hardest=0.5
+    "fast",
+    epochs=2,
+    batch_size=64,
+    rotation=10,
+    shift=1,
+    scale=0.1,
+    first=0.9,
+    hardest=0.5,
+    label_smoothing=0.1,
 )
 
 
@@ -160,7 +168,9 @@ def test_a_recipe_with_everything_is_reproducible(part):
         {"warm_up": 0.5},
         {"weight_decay": 0.1},
         {"averaging": 0.0},
+        {"first": 1.0},
         {"epochs": 2, "hardest": 1.0},
+        {"label_smoothing": 0.0},
     ],
 )
 def test_every_field_has_an_effect(part, change):
@@ -175,6 +185,15 @@ def test_the_average_is_tested_and_kept(part):
     assert mnist_lib.test(net, part) == (history.final.test_loss, history.final.correct)
     raw, _ = run(part, recipe=dataclasses.replace(EVERYTHING, averaging=0.0))
     assert not torch.equal(net.conv7.weight, raw.conv7.weight)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_label_smoothing_is_torchs(smoothing):
+    recipe = get_recipe("fast", label_smoothing=smoothing)
+    scores = torch.randn(7, 10, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 9, 9, 4])
+    loss = training.training_loss(scores.log_softmax(dim=1), labels, recipe)
+    torch.testing.assert_close(loss, F.cross_entropy(scores, labels, label_smoothing=smoothing))
 
 
 def test_one_cycle_by_hand():
@@ -330,11 +349,14 @@ def test_seconds_are_those_of_training(part, monkeypatch):
 
 
 def test_every_step_tells_its_losses(part, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        training.HardExamples, "update", lambda self, numbers, *_: seen.extend(numbers.tolist())
-    )
-    recipe = get_recipe("fast", epochs=2)
+    seen, update = [], training.HardExamples.update
+
+    def watched(self, numbers, output, labels):
+        seen.extend(numbers.tolist())
+        update(self, numbers, output, labels)
+
+    monkeypatch.setattr(training.HardExamples, "update", watched)
+    recipe = get_recipe("fast", epochs=2, first=1.0, hardest=0.25)
     run(part, recipe=recipe)
     assert sorted(seen[:500]) == list(range(500))
     assert len(seen) == 500 + 125
