@@ -105,14 +105,14 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """One epoch: how long, and the most memory its process has taken."""
+    """All epochs of a recipe: how long, and the most memory their process has taken."""
 
     seconds: float
     peak_memory: int  # bytes; 0 where the system does not tell
 
 
 def measure(way: str, data: MNIST, recipe: Recipe, threads: int) -> Measurement:
-    """One epoch, after a warm-up of a few steps, the last one as small as the epoch's last."""
+    """All epochs of the recipe, after a warm-up on a few batches, the last as small as can come."""
     torch.set_num_threads(threads)
     few = 4 * recipe.batch_size + len(data.train_images) % recipe.batch_size
     WAYS[way](data.take(min(few, len(data.train_images))), recipe)

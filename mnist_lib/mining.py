@@ -8,12 +8,13 @@ from .recipe import Recipe
 class HardExamples:
     """The last known loss of each of `count` training images, by which epochs choose theirs.
 
-    The loss is the one of the image's last step in training, so that it costs no pass of its own
-    (online batch selection, Loshchilov and Hutter 2015). An image left out keeps its loss, and
-    comes back when those of the others have fallen below it. Those that the first epoch leaves
-    out (`unseen`) are scored by inference before the second.
+    The loss, of labels that are not smoothed, is the one of the image's last step in training, so
+    that it costs no pass of its own (online batch selection, Loshchilov and Hutter 2015). An image
+    left out keeps its loss, and comes back when those of the others have fallen below it. Those
+    that the first epoch leaves out (`unseen`) are scored before the second by the averaged net, as
+    they are: easier than what is turned and shifted, so that fewer of them are chosen.
 
-    Where the recipe trains on all images, nothing is kept.
+    Where the recipe's `hardest` is 1, nothing is kept.
     """
 
     def __init__(self, count: int, recipe: Recipe, device: torch.device):

@@ -57,7 +57,8 @@ def train(
     draws random numbers itself, as dropout does, needs `set_seed` just before as well.)
 
     Where the recipe averages weights, the average is what is tested, and what `net` ends with.
-    Where it takes the hardest images only, an epoch after the first is over those (`mining.py`).
+    Where it takes the hardest images only, an epoch after the first is over those (`mining.py`);
+    those that the first left out are scored by inference before the second, in its time.
     What `verbose` shows and the history keeps of a step is the loss that it lowered, of smoothed
     labels where the recipe smooths them; the test's is never smoothed.
 
@@ -116,14 +117,14 @@ def train(
         for epoch in range(len(epochs) + 1, recipe.epochs + 1):
             start = time.perf_counter()  # is never set back, and stands while the machine sleeps
             net.train()
-            # All that the epoch takes from the CPU goes to the device here: no step waits for it.
-            if len(unseen := examples.unseen(epoch)):
-                examples.update(unseen, infer(average.net, images[unseen]), labels[unseen])
-            order = examples.order(epoch, random).to(device)
-            numbers = draw(len(order), recipe, random).to(device).split(recipe.batch_size)
             losses, batches = [], steps[epoch - 1]
             # Closed even where the run is stopped, or it would spoil the process's later bars.
             with tqdm(total=batches, file=sys.stderr, mininterval=1, disable=not verbose) as bar:
+                if len(unseen := examples.unseen(epoch)):
+                    examples.update(unseen, infer(average.net, images[unseen]), labels[unseen])
+                # All that the epoch takes from the CPU goes to the device here: no step waits.
+                order = examples.order(epoch, random).to(device)
+                numbers = draw(len(order), recipe, random).to(device).split(recipe.batch_size)
                 for batch_id, batch in enumerate(order.split(recipe.batch_size)):
                     optimizer.zero_grad()
                     output = model(augment(images[batch], numbers[batch_id], recipe))
