@@ -98,7 +98,6 @@ class Recipe:
 # The assignment records neither optimiser nor learning rate. `logged` is a guess: the plausible
 # recipe whose first seeds came nearest to the logged curve; notebooks/records/README.md compares.
 # The settings of the others were compared on validation folds only (same place).
-_LOGGED = Recipe("logged", epochs=19, batch_size=32, learning_rate=0.05)
 _FAST = Recipe(
     "fast",
     epochs=9,
@@ -116,21 +115,24 @@ _FAST = Recipe(
     hardest=0.08,
     label_smoothing=0.1,
 )
-_STEADY = dataclasses.replace(
-    _FAST, name="steady", epochs=7, first=1.0, hardest=0.25, label_smoothing=0.0
-)
-_SPRINT = Recipe(
-    "sprint",
-    epochs=2,
-    batch_size=128,
-    learning_rate=0.3,
-    net="sprint",
-    crop=20,
-    nesterov=True,
-    schedule="one_cycle",
-    warm_up=0.2,
-)
-RECIPES = {recipe.name: recipe for recipe in (_LOGGED, _FAST, _STEADY, _SPRINT)}
+RECIPES = {
+    "logged": Recipe("logged", epochs=19, batch_size=32, learning_rate=0.05),
+    "fast": _FAST,
+    "steady": dataclasses.replace(
+        _FAST, name="steady", epochs=7, first=1.0, hardest=0.25, label_smoothing=0.0
+    ),
+    "sprint": Recipe(
+        "sprint",
+        epochs=2,
+        batch_size=128,
+        learning_rate=0.3,
+        net="sprint",
+        crop=20,
+        nesterov=True,
+        schedule="one_cycle",
+        warm_up=0.2,
+    ),
+}
 
 
 def get_recipe(name: str, **overrides) -> Recipe:
