@@ -21,6 +21,7 @@ check: $(READY)  ## run the committed notebook on all of MNIST and compare its o
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 colab: $(READY)  ## one self-contained notebook to upload to Colab
 	$(BIN)/python notebooks/tools.py colab

@@ -12,24 +12,28 @@ from pathlib import Path
 
 import torch
 
-from . import __version__
-from .errors import LogError, RunError
+from .errors import DataError, RunError
 from .files import CURVES, HISTORY, WEIGHTS, held, remove, write_file
 from .history import Epoch, History, save_history
+from .machine import __version__
 from .recipe import differences
 
-FORMAT = 2  # to be raised whenever what is written below changes
-KEPT = 2  # where the newest is damaged, the one before it is used
+FORMAT = 3  # to be raised whenever what a checkpoint holds changes
+KEPT = 2  # if the newest is damaged, the one before it is used
 ANEW = "or set resume to False, which trains anew and replaces what is there"
 OTHER = f"choose another folder, {ANEW}"
+# What a run is, beside its recipe; all else in its record is where it was made.
+IDENTITY = {"seed": "seed", "train_images": "the number of training images"}
+RUN = ("recipe", *IDENTITY, "parameters", "data", "resumed")
 
 
 class Checkpoints:
     """The checkpoints in a run's folder; with `folder` None nothing is held, written or found.
 
     `record` is the run's, as for its History: by recipe, seed and data a run is known again.
-    `parts` are what a step changes, each with state_dict and load_state_dict; `random` draws the
-    order of the images. As a context, it keeps other runs out of the folder.
+    `parts` are what a step changes, each with state_dict and load_state_dict; `generator` orders
+    the images. As a context, it keeps other runs out of the folder, and says what a run that is
+    stopped leaves there.
     """
 
     def __init__(
@@ -37,13 +41,15 @@ class Checkpoints:
         folder: Path | None,
         record: dict,
         parts: dict,
-        random: torch.Generator,
-        device: torch.device,
+        generator: torch.Generator,
         resume: bool = True,
     ):
         self.folder, self.record, self.parts, self.resume = folder, record, parts, resume
-        self.random, self.device = random, device
+        self.generator, self.device = generator, next(parts["net"].parameters()).device
         self._done = 0  # epochs of this run that are known to be on the disk
+        self._training = False
+        # With resume False, what is kept would be replaced.
+        self._again = f"run again {'' if resume else 'with resume True '}to go on"
         self._held = contextlib.ExitStack()
 
     def __enter__(self):
@@ -55,10 +61,12 @@ class Checkpoints:
         self._held.close()
         if kind is KeyboardInterrupt and self.folder is not None:
             # On a line of its own: the progress bar's is not ended.
-            print(f"\nstopped; {self.kept}: {self._again}", file=sys.stderr)
+            print(f"\nstopped; {self._kept}: {self._again}", file=sys.stderr)
+        if isinstance(error, RunError) and self._training:
+            raise RunError(f"{error}; {self._kept}") from None
 
     @property
-    def kept(self) -> str:
+    def _kept(self) -> str:
         """What is on the disk, as part of a sentence."""
         if self.folder is None:
             return "nothing is kept"
@@ -67,13 +75,8 @@ class Checkpoints:
         epochs = "epoch 1 is" if self._done == 1 else f"epochs 1 to {self._done} are"
         return f"{epochs} kept in {self.folder}"
 
-    @property
-    def _again(self) -> str:
-        # With resume False, what is kept would be replaced.
-        return "run again to go on" if self.resume else "run again with resume True to go on"
-
     def save(self, history: History) -> None:
-        """Keep the run so far, and its history apart to be read; RunError where it cannot be."""
+        """Keep the run so far, and its history apart to be read. Raises RunError if it cannot."""
         if self.folder is None:
             return
         values = {
@@ -92,7 +95,7 @@ class Checkpoints:
             self._done = done
             save_history(self.folder / HISTORY, history)
         except RunError as error:
-            raise RunError(f"{error}; {self.kept}: mend that, then {self._again}") from None
+            raise RunError(f"{error}: mend that, then {self._again}") from None
         if done == 1:  # what a run that this one replaces has left
             remove(self.folder / WEIGHTS)
             remove(self.folder / CURVES)
@@ -102,14 +105,17 @@ class Checkpoints:
                 remove(path)
 
     def load(self) -> list[Epoch]:
-        """Bring all parts to where the run stopped; its epochs so far, none where it begins.
+        """Bring all parts to where the run stopped; its epochs so far, none if it begins.
 
-        A damaged checkpoint is passed over for the one before it, and that is said on stderr.
-        Raises RunError where all are damaged, where one cannot be read or was written in another
-        format, or where the folder holds another run.
+        A damaged checkpoint is passed over for the one before it, with a word on stderr.
+        Raises RunError if all are damaged, if one cannot be read or has another format, or if the
+        folder holds another run.
         """
-        if self.folder is None or not self.resume:
-            return []
+        epochs = self._load() if self.folder is not None and self.resume else []
+        self._training = True
+        return epochs
+
+    def _load(self) -> list[Epoch]:
         damaged = []
         for path in self._paths():
             try:
@@ -136,7 +142,7 @@ class Checkpoints:
     def _check_same(self, there: dict) -> None:
         here = self.record
         differing = differences(there.get("recipe"), here["recipe"])
-        for name, text in (("seed", "seed"), ("train_images", "the number of training images")):
+        for name, text in IDENTITY.items():
             if there.get(name) != here[name]:
                 differing.append(f"{text} is {there.get(name)} there, {here[name]} here")
         if not differing and there.get("data") != here["data"]:
@@ -149,7 +155,7 @@ class Checkpoints:
             for name, part in self.parts.items():
                 part.load_state_dict(values["parts"][name])
             states = values["random"]
-            self.random.set_state(states["order"])
+            self.generator.set_state(states["order"])
             torch.set_rng_state(states["torch"])
             if self.device.type in states:  # not on the CPU, nor after a move to another kind
                 module = torch.get_device_module(self.device)
@@ -161,7 +167,7 @@ class Checkpoints:
             ) from None
 
     def _random_states(self) -> dict[str, torch.Tensor]:
-        states = {"order": self.random.get_state(), "torch": torch.get_rng_state()}
+        states = {"order": self.generator.get_state(), "torch": torch.get_rng_state()}
         if self.device.type != "cpu":
             module = torch.get_device_module(self.device)
             states[self.device.type] = module.get_rng_state(*self._which())
@@ -172,11 +178,12 @@ class Checkpoints:
         return (self.device,) if self.device.type == "cuda" else ()
 
     def _go_on(self, record: dict) -> dict:
-        """The record of the run, with a note where it goes on in another environment."""
+        """The record of the run, with a note if it goes on in another environment."""
         resumed = record.get("resumed", [])
-        last = (resumed or [record])[-1]
-        there = {"compiled": last.get("compiled")} | last.get("environment", {})
-        here = {"compiled": self.record["compiled"]} | self.record["environment"]
+        there, here = (
+            {name: value for name, value in made.items() if name not in (*RUN, "after_epoch")}
+            for made in ((resumed or [record])[-1], self.record)
+        )
         if there == here or self._done == record["recipe"]["epochs"]:
             return record
         changes = "; ".join(
@@ -185,10 +192,7 @@ class Checkpoints:
             if here.get(name) != there.get(name)
         )
         print(f"{self.folder}: {changes}: equal to rounding only, not to the bit", file=sys.stderr)
-        note = {"after_epoch": self._done} | {
-            name: self.record[name] for name in ("compiled", "environment")
-        }
-        return record | {"resumed": [*resumed, note]}
+        return record | {"resumed": [*resumed, {"after_epoch": self._done} | here]}
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"checkpoint-{epoch}.pt"
@@ -233,5 +237,5 @@ def _read(path: Path) -> tuple[History, dict]:
         )
     try:
         return History.from_json(values["history"], name=str(path)), values
-    except (KeyError, TypeError, LogError) as error:
+    except (KeyError, TypeError, DataError) as error:
         raise _Damaged(f"no checkpoint of this library: {error}") from None

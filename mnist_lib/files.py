@@ -19,12 +19,12 @@ LOCK = ".lock"
 
 
 def as_folder(name: str, value: str | os.PathLike) -> Path:
-    """`value` as a path, ~ expanded; ParameterError, naming the parameter, where it is none."""
+    """`value` as a path, ~ expanded. Raises ParameterError, naming the parameter, if it is none."""
     try:
         folder = Path(value).expanduser()
         os.stat(folder)  # refuses what no path can hold, such as a NUL
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ParameterError(f"{name} takes a folder, not {value!r} ({error})") from None
+        raise ParameterError(f"{name} must be a path, got {value!r} ({error})") from None
     except OSError:
         pass  # a folder that is not there, or not to be looked into, is a path all the same
     return folder
@@ -34,7 +34,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file aside, then rename it to `path`: whole or not at all.
 
     On the disk when this returns, a loss of power included. Makes the folder. Raises RunError
-    where it cannot be written; what was there before then stays.
+    if it cannot be written; what was there before then stays.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,8 +60,29 @@ def _to_disk(path: Path, flags: int) -> None:
         os.close(file)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line, its end included, to a file that may not be there; on the disk when this returns.
+
+    What a process that was killed has left of a line is removed first. Makes the folder. Raises
+    RunError if the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            file.seek(0)
+            content = file.read()
+            # Only then: another study may add a line of its own to this file just now.
+            if content and not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def remove(path: Path) -> None:
-    """Delete a file that may be gone already; RunError where that is refused."""
+    """Delete a file that may be gone already. Raises RunError if that is refused."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -69,7 +90,7 @@ def remove(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder and try it; RunError where it cannot be written or is in use by a run."""
+    """Make the folder and try it. Raises RunError if it cannot be written or is in use."""
     with held(folder):
         probe = folder / ".writable"
         write_file(probe, lambda path: path.write_text(""))
@@ -81,8 +102,8 @@ def held(folder: Path) -> Iterator[None]:
     """Keep every other run out of `folder` meanwhile; sweep what a killed one left half-written.
 
     The system itself frees the lock of a process that ends, however it ends; two machines that
-    share a folder may not see each other's. Raises RunError where another run holds the folder,
-    or where it cannot be written.
+    share a folder may not see each other's. Raises RunError if another run holds the folder, or
+    if it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,8 +111,8 @@ def held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunError(
-            f"{folder} is in use by another run: wait for its end, or choose another folder (where "
-            f"no other is running, remove {folder / LOCK})"
+            f"{folder} is in use by another run: wait for its end, choose another folder or, if no "
+            f"other is running, remove {folder / LOCK}"
         ) from None
     except NotImplementedError:
         print(f"{folder} has no locks: take care that no other run uses it", file=sys.stderr)

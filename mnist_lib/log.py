@@ -1,10 +1,20 @@
-"""Reading a run back from what its training printed, in the assignment's format."""
+"""The assignment's log format: written by training, and read back from what was printed."""
 
+import math
 import re
+import sys
+import time
 from importlib import resources
+from pathlib import Path
 
-from .errors import LogError
+import torch
+from tqdm import tqdm
+
+from .errors import DataError, RunError
 from .history import Epoch, History
+from .recipe import Recipe
+
+REFRESHES = 10  # of the progress bar's loss, an epoch; on the CPU, where they cost nothing
 
 # Every repetition is bounded, or ends at a character that it cannot hold: a search then takes time
 # in proportion to the text, whatever the text is.
@@ -22,6 +32,102 @@ _TEST = re.compile(
 )
 
 
+class Progress:
+    """One epoch of training as it goes: clock, bar, losses, and whether those are finite.
+
+    A context, in which the epoch's steps are taken. `verbose` shows the bar on stderr.
+    """
+
+    def __init__(self, epoch: int, recipe: Recipe, batches: int, verbose: bool):
+        self.number, self.recipe, self.batches, self.verbose = epoch, recipe, batches, verbose
+        self.losses: list = []  # tensors on the net's device, then, at the end, numbers
+
+    def __enter__(self):
+        self._start = time.perf_counter()  # is never set back, and stands while the machine sleeps
+        self._bar = tqdm(
+            total=self.batches, file=sys.stderr, mininterval=1, disable=not self.verbose
+        )
+        return self
+
+    def step(self, loss: torch.Tensor) -> bool:
+        """Take in the loss of a step; False if it is known not to be finite.
+
+        Known on the CPU only: elsewhere a look at the loss would make the device wait.
+        """
+        self.losses.append(loss.detach())
+        batch_id = len(self.losses) - 1
+        if loss.device.type == "cpu":
+            if not math.isfinite(loss.item()):
+                return False
+            if self.verbose and batch_id % (self.batches // REFRESHES + 1) == 0:
+                self._bar.set_description(_bar_text(loss.item(), batch_id), refresh=False)
+        if batch_id + 1 < self.batches:  # not full before it has the last batch's loss
+            self._bar.update()
+        return True
+
+    def __exit__(self, kind, error, trace):
+        # Closed even if the run is stopped, or it would spoil the process's later bars.
+        with self._bar:
+            if kind is None:
+                self.losses = torch.stack(self.losses).tolist()  # waits for the device
+                self.seconds = time.perf_counter() - self._start
+                text = _bar_text(self.losses[-1], len(self.losses) - 1)
+                self._bar.set_description(text, refresh=False)
+                self._bar.update()
+        for batch_id, loss in enumerate(self.losses if kind is None else ()):
+            self._check(loss, batch_id, "loss")
+
+    def epoch(self, test_loss: float, correct: int, images: int) -> Epoch:
+        """The epoch, with what its test gave. Raises RunError if the test loss is not finite."""
+        self._check(test_loss, self.batches - 1, "test loss after it")
+        trained = (self.losses[-1], self.batches, self.seconds)
+        return Epoch(self.number, images, correct, test_loss, *trained)
+
+    def _check(self, loss: float, batch_id: int, what: str) -> None:
+        if not math.isfinite(loss):
+            raise RunError(
+                f"training diverged in epoch {self.number}, batch_id {batch_id}, of recipe "
+                f"{self.recipe.name!r}: the {what} is {loss}; try a learning_rate below "
+                f"{self.recipe.learning_rate}"
+            )
+
+
+def train_line(epoch: Epoch) -> str:
+    """The finished progress bar of an epoch, in the assignment's format."""
+    text = _bar_text(epoch.last_batch_loss, epoch.batches - 1)
+    return tqdm.format_meter(epoch.batches, epoch.batches, epoch.seconds, prefix=text)
+
+
+def test_line(epoch: Epoch) -> str:
+    """The test line of an epoch, in the assignment's format."""
+    return (
+        f"Test set: Average loss: {epoch.test_loss:.4f}, "
+        f"Accuracy: {epoch.correct}/{epoch.images} ({epoch.accuracy:.4f}%)"
+    )
+
+
+def format_log(history: History) -> str:
+    """A run as text in the assignment's format; `parse_log` reads it back."""
+    return "\n".join(f"{train_line(epoch)}\n{test_line(epoch)}\n" for epoch in history)
+
+
+def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path) -> None:
+    """Say that a run goes on, and show its epochs so far, so that what is shown is whole."""
+    done = f"{folder} holds the run's {len(epochs)} epochs of {recipe.epochs}"
+    if len(epochs) < recipe.epochs:
+        print(f"{done}; going on from epoch {len(epochs) + 1}", file=sys.stderr)
+    else:
+        print(f"{done}: it is finished, and not trained again", file=sys.stderr)
+    for epoch in epochs:
+        print(train_line(epoch), file=sys.stderr, flush=True)
+        print(test_line(epoch), flush=True)
+
+
+def _bar_text(loss: float, batch_id: int) -> str:
+    """What stands before the bar in the assignment's log; `batch_id` counts from 0."""
+    return f"loss={loss} batch_id={batch_id}"
+
+
 def parse_log(text: str) -> History:
     """Read a training log in the assignment's format.
 
@@ -29,7 +135,7 @@ def parse_log(text: str) -> History:
     and the `Test set: ...` line after it. Bars under way, carriage returns, warnings and other
     lines between them are passed over.
 
-    Raises LogError, naming the line (counted from 1), where the log is malformed or cut short.
+    Raises DataError, naming the line (counted from 1), if the log is malformed or cut short.
     """
     epochs: list[Epoch] = []
     started = []  # numbers of the lines in which an empty bar begins an epoch
@@ -45,89 +151,83 @@ def parse_log(text: str) -> History:
                 bar = None
     if bar is not None:
         number, match = bar
-        raise LogError(
+        raise DataError(
             f"line {number}: the log is cut short at batch {match['done']} of {match['total']} "
             f"of epoch {len(epochs) + 1}; no 'Test set' line follows"
         )
     if epochs and len(started) > len(epochs):
-        raise LogError(
+        raise DataError(
             f"line {started[-1]}: the log is cut short: epoch {len(epochs) + 1} begins, "
             "but no 'Test set' line follows"
         )
     if not epochs:
-        raise LogError(f"line {number}: the log ends without a single 'Test set' line")
+        raise DataError(f"line {number}: the log ends without a single 'Test set' line")
     return History(tuple(epochs))
 
 
 def _next_bar(bar, number: int, part: str):
     match = _BAR.search(part)
     if match is None:
-        raise LogError(f"line {number}: not a finished progress bar: {part.strip()[:120]!r}")
-    if match["done"] == match["total"] and int(match["batch_id"]) != int(match["total"]) - 1:
-        raise LogError(
-            f"line {number}: the last of {match['total']} batches cannot be {match['batch_id']}"
-        )
-    if bar is not None and bar[1]["done"] == bar[1]["total"] and match["loss"] != bar[1]["loss"]:
-        raise LogError(
-            f"line {number}: a new progress bar, but no 'Test set' line follows the one "
-            f"of line {bar[0]}"
-        )
-    return number, match
+        problem = f"not a finished progress bar: {part.strip()[:120]!r}"
+    elif match["done"] == match["total"] and int(match["batch_id"]) != int(match["total"]) - 1:
+        problem = f"the last of {match['total']} batches cannot be {match['batch_id']}"
+    elif bar and bar[1]["done"] == bar[1]["total"] and match["loss"] != bar[1]["loss"]:
+        problem = f"a new progress bar, but no 'Test set' line follows the one of line {bar[0]}"
+    else:
+        return number, match
+    raise DataError(f"line {number}: {problem}")
 
 
 def _read_epoch(bar, number: int, part: str, epochs: list[Epoch]) -> Epoch:
-    match = _TEST.search(part)
+    match, bar = _TEST.search(part), bar and bar[1]
     if match is None:
-        raise LogError(f"line {number}: not a whole test line: {part.strip()[:120]!r}")
-    if bar is None:
-        raise LogError(f"line {number}: a 'Test set' line without the progress bar of its epoch")
-    bar = bar[1]
-    if int(bar["done"]) != int(bar["total"]):
-        raise LogError(
-            f"line {number}: a 'Test set' line, but the epoch's progress bar stopped at batch "
-            f"{bar['done']} of {bar['total']}"
+        problem = f"not a whole test line: {part.strip()[:120]!r}"
+    elif bar is None:
+        problem = "a 'Test set' line without the progress bar of its epoch"
+    elif int(bar["done"]) != int(bar["total"]):
+        problem = (
+            f"a 'Test set' line, but the epoch's progress bar stopped at batch {bar['done']} of "
+            f"{bar['total']}"
         )
-    try:
-        epoch = Epoch(
-            epoch=len(epochs) + 1,
-            test_loss=float(match["loss"]),
-            correct=int(match["correct"]),
-            images=int(match["images"]),
-            last_batch_loss=float(bar["loss"]),
-            batches=int(bar["total"]),
-            seconds=_seconds(bar["elapsed"]),
-            batches_per_second=_rate(bar),
-        )
-    except ValueError as error:
-        raise LogError(f"line {number}: {error}") from None
+    else:
+        try:
+            return _make_epoch(bar, match, epochs)
+        except ValueError as error:
+            problem = str(error)
+    raise DataError(f"line {number}: {problem}")
+
+
+def _make_epoch(bar, match, epochs: list[Epoch]) -> Epoch:
+    epoch = Epoch(
+        epoch=len(epochs) + 1,
+        images=int(match["images"]),
+        correct=int(match["correct"]),
+        test_loss=float(match["loss"]),
+        last_batch_loss=float(bar["loss"]),
+        batches=int(bar["total"]),
+        seconds=_seconds(bar),
+    )
     decimals = len(match["percent"].partition(".")[2])
     if abs(epoch.accuracy - float(match["percent"])) > 0.501 * 10**-decimals:
-        raise LogError(
-            f"line {number}: {epoch.correct}/{epoch.images} is {epoch.accuracy:.4f}%, "
-            f"not {match['percent']}%"
-        )
+        score = f"{epoch.correct}/{epoch.images} is {epoch.accuracy:.4f}%"
+        raise DataError(f"{score}, not {match['percent']}%")
     if epochs and epoch.images != epochs[0].images:
-        raise LogError(
-            f"line {number}: tested on {epoch.images} images, the epochs before on "
-            f"{epochs[0].images}"
-        )
+        raise DataError(f"tested on {epoch.images} images, the epochs before on {epochs[0].images}")
     return epoch
 
 
-def _seconds(elapsed: str) -> float:
-    seconds = 0
-    for part in elapsed.split(":"):
-        seconds = 60 * seconds + int(part)
-    return float(seconds)
-
-
-def _rate(bar) -> float:
-    if bar["rate"] == "?":
-        return 0.0
-    rate = float(bar["rate"])
-    if bar["unit"] == "s/it":
-        return 1 / rate if rate else 0.0
-    return rate
+def _seconds(bar) -> float:
+    """What a bar took: by its rate, if that agrees with its clock, which shows whole seconds."""
+    clock = 0
+    for part in bar["elapsed"].split(":"):
+        clock = 60 * clock + int(part)
+    rate = 0.0 if bar["rate"] == "?" else float(bar["rate"])
+    if rate:
+        total = int(bar["total"])
+        seconds = total * rate if bar["unit"] == "s/it" else total / rate
+        if abs(seconds - (clock + 0.5)) <= 0.51:  # rounding of the rate included
+            return seconds
+    return float(clock)
 
 
 def logged_run() -> History:

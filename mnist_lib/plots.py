@@ -4,18 +4,15 @@ Nothing here trains, and nothing calls `show`. Imported apart from the library's
 (`from mnist_lib import plots`), since matplotlib takes long to import.
 """
 
-import os
-
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from .claims import TARGET, describe
 from .data import MEAN, STD
-from .errors import ParameterError
+from .errors import check_whole
 from .history import History
 from .recipe import Recipe
+from .tables import TARGET, describe
 from .training import learning_rates
 
 THIS, LOGGED, GOAL, WRONG = "tab:blue", "0.55", "tab:green", "tab:red"
@@ -55,20 +52,13 @@ def plot_accuracy(history: History, logged: History | None = None, ax: Axes | No
     ax = ax or plt.gca()
     ax.axhline(TARGET / 100, color=GOAL, linewidth=1, label=f"target {TARGET / 100}%")
     if logged:
-        ax.plot(_numbers(logged), [e.accuracy for e in logged], color=LOGGED, label="logged run")
+        ax.plot(_epochs(logged), [e.accuracy for e in logged], color=LOGGED, label="logged run")
     accuracy = [epoch.accuracy for epoch in history]
-    ax.plot(_numbers(history), accuracy, ".-", color=THIS, label="this run")
+    ax.plot(_epochs(history), accuracy, ".-", color=THIS, label="this run")
     best, final = history.best, history.final
     ax.plot(best.epoch, best.accuracy, "*", color=THIS, markersize=14, label=f"best {best.score}")
-    ax.plot(
-        final.epoch,
-        final.accuracy,
-        "o",
-        markerfacecolor="none",
-        color=THIS,
-        markersize=10,
-        label=f"final {final.score}",
-    )
+    circle = {"color": THIS, "markersize": 10, "markerfacecolor": "none"}
+    ax.plot(final.epoch, final.accuracy, "o", label=f"final {final.score}", **circle)
     # Early epochs far below would flatten the part that matters.
     ax.set_ylim(bottom=max(min(accuracy) - 0.1, 98.4) if max(accuracy) > 98.5 else None)
     ax.set(title=f"Test accuracy on {describe(history)}", ylabel="test accuracy (%)")
@@ -79,8 +69,8 @@ def plot_loss(history: History, logged: History | None = None, ax: Axes | None =
     """Mean test loss (nats, log scale) over epochs."""
     ax = ax or plt.gca()
     if logged:
-        ax.plot(_numbers(logged), [e.test_loss for e in logged], color=LOGGED, label="logged run")
-    ax.plot(_numbers(history), [e.test_loss for e in history], ".-", color=THIS, label="this run")
+        ax.plot(_epochs(logged), [e.test_loss for e in logged], color=LOGGED, label="logged run")
+    ax.plot(_epochs(history), [e.test_loss for e in history], ".-", color=THIS, label="this run")
     ax.set_yscale("log")
     for axis_ticks in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
         axis_ticks("{x:g}")
@@ -146,29 +136,14 @@ def plot_mistakes(
     ax = _tiles(tall, columns, ax)
     for index, image in enumerate(wrong.tolist()):
         row, column = divmod(index, columns)
-        ax.text(
-            28 * column + 14,
-            37 * row + 5,
-            f"{labels[image]}→{predictions[image]} {confidence[image]:.0%}",
-            color=WRONG,
-            fontsize=8,
-            ha="center",
-            va="center",
-        )
+        caption = f"{labels[image]}→{predictions[image]} {confidence[image]:.0%}"
+        middle = {"ha": "center", "va": "center"}
+        ax.text(28 * column + 14, 37 * row + 5, caption, color=WRONG, fontsize=8, **middle)
     ax.set_title(f"Mistakes on {of}, the most confident first: true→predicted, confidence")
     return ax
 
 
-def save_curves(history: History, path: str | os.PathLike, logged: History | None = None) -> None:
-    """Accuracy and loss side by side, as an image file in the format of the path's ending."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    plot_accuracy(history, logged, left)
-    plot_loss(history, logged, right)
-    figure.savefig(path, dpi=120)
-
-
-def _numbers(history: History) -> list[int]:
+def _epochs(history: History) -> list[int]:
     return [epoch.epoch for epoch in history]
 
 
@@ -183,8 +158,7 @@ def _epochs_axis(ax: Axes, history: History, logged: History | None) -> Axes:
 
 def _tiles(images: torch.Tensor, columns: int, ax: Axes | None) -> Axes:
     """Images (N, height, width) as one picture, `columns` beside each other."""
-    if columns < 1:
-        raise ParameterError(f"columns takes a whole number of at least 1, not {columns}")
+    check_whole("columns", columns)
     ax = ax or plt.gca()
     count, height, width = images.shape
     rows = max(1, -(-count // columns))

@@ -1,42 +1,24 @@
-"""The training loop, in plain sight, and the test after each epoch."""
+"""The training loop on one screen, its parts, and the test after each epoch."""
 
+import copy
 import dataclasses
-import math
 import os
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from tqdm import tqdm
 
-from .augment import augment, draw
-from .average import WeightAverage
 from .checkpoint import Checkpoints
-from .checks import check_seed
-from .data import MNIST, normalize
-from .device import environment, keep_freed_memory
-from .errors import ParameterError, RunError
+from .data import MNIST, augment, normalize, random_affine
+from .errors import ParameterError, check, check_seed
 from .files import as_folder
-from .history import Epoch, History, bar_text
-from .mining import HardExamples
+from .history import History
+from .log import Progress, print_again, test_line
+from .machine import environment, keep_freed_memory
 from .net import count_parameters
 from .recipe import Recipe, check_recipe
 
 TEST_BATCH = 250  # images; larger ones take memory
-REFRESHES = 10  # of the progress bar's loss, an epoch; on the CPU, where they cost nothing
-
-
-def set_seed(seed: int) -> None:
-    """Seed torch's random numbers, from which a new net's weights are drawn.
-
-    Raises ParameterError unless `seed` is a whole number from 0 to 2**63 - 1.
-    """
-    check_seed(seed)
-    torch.manual_seed(seed)
 
 
 def train(
@@ -45,171 +27,103 @@ def train(
     recipe: Recipe,
     seed: int = 0,
     verbose: bool = True,
-    compiled: bool = False,
     folder: str | os.PathLike | None = None,
     resume: bool = True,
 ) -> History:
-    """Train `net` in place on the device it is on, and test it after each epoch.
+    """Train `net` in place, on the device it is on, and test it after each epoch.
 
-    `seed` fixes the order of the images and their augmentation (the net's initial weights are the
-    caller's to seed). On the CPU of one machine with one number of threads, the same net, data,
-    recipe and seed give the same history (times aside) and the same weights to the bit. (A net that
-    draws random numbers itself, as dropout does, needs `set_seed` just before as well.)
+    `seed` fixes the order of the images and their augmentation; the caller seeds the net's initial
+    weights. On one machine's CPU with one number of threads, the same net, data, recipe and seed
+    give the same history, times aside, and the same weights to the bit.
 
-    Where the recipe averages weights, the average is what is tested, and what `net` ends with.
-    Where it takes the hardest images only, an epoch after the first is over those (`mining.py`);
-    those that the first left out are scored by inference before the second, in its time.
-    What `verbose` shows and the history keeps of a step is the loss that it lowered, of smoothed
-    labels where the recipe smooths them; the test's is never smoothed.
+    If the recipe averages weights, the average is what is tested, and what `net` ends with.
+    Training losses include label smoothing; test losses do not. `verbose` prints in the
+    assignment's format, the bar to stderr and the test lines to stdout; `parse_log` reads both.
 
-    `verbose` prints in the assignment's format: the progress bar to stderr, the test line to
-    stdout; `parse_log` reads both back. `compiled` lets torch.compile fuse the net: the same to
-    rounding, after a pause of its own that counts as training time.
+    With a `folder`, each epoch leaves a checkpoint in it. A run that was stopped resumes after its
+    last whole epoch and ends with the same bits; a finished one is not trained again. With `resume`
+    False it is trained anew, and replaces what is there.
 
-    With a `folder`, each epoch leaves a checkpoint and the history so far in it, and a run that
-    was stopped, however it was, goes on after its last whole epoch: to the same history and
-    weights, to the bit, as if it had not been stopped. A finished one is not trained again. With
-    `resume` False it is trained anew, and replaces what is there.
-
-    Raises ParameterError for a seed or a recipe that is none, a batch larger than the training set,
-    or a net that looks at another part of the images than the recipe (`crop`); RunError where
-    torch.compile fails, where a loss is not finite (at once on the CPU, elsewhere when the epoch
-    ends, since a look at every loss would hold the device up), or where `folder` holds another
-    run, is in use by one or cannot be written.
+    Raises ParameterError for arguments that do not fit each other; RunError if a loss is not
+    finite (at once on the CPU, elsewhere when the epoch ends), or if `folder` holds another run, is
+    in use by one or cannot be written.
     """
+    check_arguments(net, data, recipe, seed, resume)
+    record = make_record(net, data, recipe, seed)
+    data = data.to(next(net.parameters()).device)  # images stay bytes, normalised by batch
+    images, labels = data.train_images, data.train_labels
+    parts = make_parts(net, recipe, len(images))
+    _, optimizer, scheduler, average, sampler = parts.values()
+    generator = torch.Generator().manual_seed(seed)  # of the CPU, for every device
+    folder = None if folder is None else as_folder("folder", folder)
+    side = getattr(net, "crop", images.shape[-1])
+    with Checkpoints(folder, record, parts, generator, resume) as checkpoints:
+        epochs = checkpoints.load()
+        if epochs and verbose:
+            print_again(epochs, recipe, folder)
+        for epoch in range(len(epochs) + 1, recipe.epochs + 1):
+            net.train()
+            steps = recipe.epoch_steps(len(images))[epoch - 1]
+            with Progress(epoch, recipe, steps, verbose) as progress:
+                sampler.score_unseen(epoch, average.net, images, labels)
+                for batch, moves in sampler.batches(epoch, generator):
+                    optimizer.zero_grad()
+                    output = net(augment(images[batch], moves, recipe, side))
+                    loss = training_loss(output, labels[batch], recipe)
+                    loss.backward()
+                    optimizer.step()
+                    scheduler.step()
+                    average.update()
+                    sampler.update(batch, output, labels[batch])
+                    if not progress.step(loss):  # not finite
+                        break
+            test_loss, correct = evaluate(average.net, data)
+            epochs.append(progress.epoch(test_loss, correct, len(data.test_images)))
+            checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
+            if verbose:
+                print(test_line(epochs[-1]), flush=True)
+    net.load_state_dict(average.net.state_dict())
+    return History(tuple(epochs), data.source, checkpoints.record)
+
+
+def check_arguments(net: nn.Module, data: MNIST, recipe: Recipe, seed: int, resume: bool) -> None:
+    """Raise ParameterError unless these are arguments of `train` that fit each other."""
     check_recipe(recipe)
     data.check_batch_size(recipe.batch_size)
     check_seed(seed)
-    for name, value in (("compiled", compiled), ("resume", resume)):
-        if not isinstance(value, bool):
-            raise ParameterError(f"{name} takes True or False, not {value!r}")
+    check("resume", resume, isinstance(resume, bool), "True or False")
     if getattr(net, "crop", recipe.crop) != recipe.crop:
         raise ParameterError(
             f"net looks at the middle {net.crop} pixels of the images, recipe {recipe.name!r} at "
             f"{recipe.crop}: make the net with make_net(recipe)"
         )
-    device = next(net.parameters()).device
-    record = {
+
+
+def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
+    """What a run is and where it is made, as columns of its History."""
+    return {
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
+        **environment(next(net.parameters()).device),
         "parameters": count_parameters(net),
         "train_images": len(data.train_images),
         "data": data.digest,
-        "compiled": compiled,
-        "environment": environment(device),
     }
-    data = data.to(device)  # images stay bytes: a quarter of the memory, normalised by batch
-    images, labels = data.train_images, data.train_labels
+
+
+def make_parts(net: nn.Module, recipe: Recipe, images: int) -> dict:
+    """All that a step of training over so many `images` changes; what a checkpoint keeps."""
+    device = next(net.parameters()).device
     if device.type == "cpu":
         keep_freed_memory()
-    steps = recipe.epoch_steps(len(images))
-    parts = make_parts(net, recipe, len(images))
-    average, optimizer, scheduler = parts["average"], parts["optimizer"], parts["scheduler"]
-    examples = parts["examples"]
-    model = _compile(net) if compiled else net
-    # On the CPU for every device, so that the order does not depend on the device.
-    random = torch.Generator().manual_seed(seed)
-    folder = None if folder is None else as_folder("folder", folder)
-    with Checkpoints(folder, record, parts, random, device, resume) as checkpoints:
-        epochs = checkpoints.load()
-        if epochs and verbose:
-            _print_again(epochs, recipe, folder)
-        for epoch in range(len(epochs) + 1, recipe.epochs + 1):
-            start = time.perf_counter()  # is never set back, and stands while the machine sleeps
-            net.train()
-            losses, batches = [], steps[epoch - 1]
-            # Closed even where the run is stopped, or it would spoil the process's later bars.
-            with tqdm(total=batches, file=sys.stderr, mininterval=1, disable=not verbose) as bar:
-                if len(unseen := examples.unseen(epoch)):
-                    examples.update(unseen, infer(average.net, images[unseen]), labels[unseen])
-                # All that the epoch takes from the CPU goes to the device here: no step waits.
-                order = examples.order(epoch, random).to(device)
-                numbers = draw(len(order), recipe, random).to(device).split(recipe.batch_size)
-                for batch_id, batch in enumerate(order.split(recipe.batch_size)):
-                    optimizer.zero_grad()
-                    output = model(augment(images[batch], numbers[batch_id], recipe))
-                    targets = labels[batch]
-                    loss = training_loss(output, targets, recipe)
-                    loss.backward()
-                    optimizer.step()
-                    scheduler.step()
-                    average.update()
-                    examples.update(batch, output, targets)
-                    losses.append(loss.detach())
-                    if device.type == "cpu":  # elsewhere a look at the loss would wait for it
-                        if not math.isfinite(loss.item()):
-                            break
-                        if verbose and batch_id % (batches // REFRESHES + 1) == 0:
-                            bar.set_description(bar_text(loss.item(), batch_id), refresh=False)
-                    if batch_id + 1 < batches:  # not full before it has the last batch's loss
-                        bar.update()
-                losses = torch.stack(losses).tolist()  # waits for the device: the epoch's time ends
-                seconds = time.perf_counter() - start
-                bar.set_description(bar_text(losses[-1], batch_id), refresh=False)
-                bar.update()
-            for at, loss in enumerate(losses):
-                if not math.isfinite(loss):
-                    what = f"loss is {loss}"
-                    raise _diverged(what, epoch, at, recipe, steps, checkpoints.kept)
-            test_loss, correct = test(average.net, data)
-            if not math.isfinite(test_loss):
-                what = f"test loss after it is {test_loss}"
-                raise _diverged(what, epoch, batches - 1, recipe, steps, checkpoints.kept)
-            epochs.append(
-                Epoch(
-                    epoch=epoch,
-                    test_loss=test_loss,
-                    correct=correct,
-                    images=len(data.test_images),
-                    last_batch_loss=losses[-1],
-                    batches=batches,
-                    seconds=seconds,
-                    batches_per_second=batches / seconds,
-                )
-            )
-            checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
-            if verbose:
-                print(epochs[-1].test_line(), flush=True)
-    net.load_state_dict(average.net.state_dict())
-    return History(tuple(epochs), data.source, checkpoints.record)
-
-
-def _compile(net: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    model = torch.compile(net)
-
-    def call(images):
-        try:
-            return model(images)
-        except Exception as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            what = str(error).strip().partition("\n")[0]
-            raise RunError(f"torch.compile failed ({what}): set compiled to False") from None
-
-    return call
-
-
-def _print_again(epochs: list[Epoch], recipe: Recipe, folder: Path) -> None:
-    """Say that the run goes on; show what it printed before, so that what is shown is whole."""
-    done = f"{folder} holds the run's {len(epochs)} epochs of {recipe.epochs}"
-    if len(epochs) < recipe.epochs:
-        print(f"{done}; going on from epoch {len(epochs) + 1}", file=sys.stderr)
-    else:
-        print(f"{done}: it is finished, and not trained again", file=sys.stderr)
-    for epoch in epochs:
-        print(epoch.train_line(), file=sys.stderr, flush=True)
-        print(epoch.test_line(), flush=True)
-
-
-def _diverged(
-    what: str, epoch: int, batch_id: int, recipe: Recipe, steps: list[int], kept: str
-) -> RunError:
-    rate = learning_rates(recipe, sum(steps))[sum(steps[: epoch - 1]) + batch_id]
-    return RunError(
-        f"training diverged in epoch {epoch}, batch_id {batch_id}, of recipe {recipe.name!r}: the "
-        f"{what}, the learning rate there {rate:.3g}; {kept}; try a learning_rate below "
-        f"{recipe.learning_rate}"
-    )
+    optimizer = make_optimizer(net, recipe)
+    return {
+        "net": net,
+        "optimizer": optimizer,
+        "scheduler": make_scheduler(optimizer, recipe, sum(recipe.epoch_steps(images))),
+        "average": WeightAverage(net, recipe.averaging),
+        "sampler": HardExamples(images, recipe, device),
+    }
 
 
 def training_loss(output: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
@@ -224,25 +138,10 @@ def training_loss(output: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -
     return torch.lerp(loss, -output.mean(), recipe.label_smoothing)
 
 
-def make_parts(net: nn.Module, recipe: Recipe, images: int) -> dict:
-    """All that a step of training over so many `images` changes; what a checkpoint keeps."""
-    optimizer = make_optimizer(net, recipe)
-    return {
-        "net": net,
-        "average": WeightAverage(net, recipe.averaging),
-        "optimizer": optimizer,
-        "scheduler": make_scheduler(optimizer, recipe, sum(recipe.epoch_steps(images))),
-        "examples": HardExamples(images, recipe, next(net.parameters()).device),
-    }
-
-
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over all parameters of `net`."""
-    values = {
-        "lr": recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
-        "fused": True,  # one kernel for all parameters
-    }
+    # fused: one kernel for all parameters
+    values = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adam":
         return torch.optim.Adam(net.parameters(), **values)
     return torch.optim.SGD(
@@ -279,10 +178,106 @@ def learning_rates(recipe: Recipe, steps: int) -> list[float]:
     scheduler = make_scheduler(optimizer, recipe, steps)
     rates = []
     for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
+        rates += scheduler.get_last_lr()
         optimizer.step()
         scheduler.step()
     return rates
+
+
+class WeightAverage:
+    """Exponential moving average of all weights and batch norm statistics of `net`.
+
+    `decay` is the share of the old average that a step keeps. The first steps keep less,
+    (1 + steps) / (10 + steps), so that the random start is soon forgotten (the schedule of
+    TensorFlow's ExponentialMovingAverage). With `decay` 0 the average is the net itself.
+
+    Not torch's AveragedModel: that copies the weights at its first step, and hands the number of
+    steps over as a tensor, so that a decay that depends on it would make a GPU wait.
+    """
+
+    def __init__(self, net: nn.Module, decay: float):
+        self.decay = decay
+        self.steps = 0
+        self.net = copy.deepcopy(net) if decay else net
+        own, new = self.net.state_dict().values(), net.state_dict().values()
+        self._pairs = [(a, b) for a, b in zip(own, new, strict=True) if a.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the net's weights in, after a step of the optimiser."""
+        if not self.decay:
+            return
+        self.steps += 1
+        weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for average, value in self._pairs:
+            average.lerp_(value, weight)
+
+    def state_dict(self) -> dict:
+        """For a checkpoint, as torch's own; empty of weights if they are the net's."""
+        return {"steps": self.steps, "net": self.net.state_dict() if self.decay else {}}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` gave."""
+        self.steps = state["steps"]
+        if self.decay:
+            self.net.load_state_dict(state["net"])
+
+
+class HardExamples:
+    """The batches of each epoch: after the first, of the images whose last known loss is highest.
+
+    The loss, of labels that are not smoothed, is that of the image's last step in training, so it
+    costs no pass of its own (online batch selection, Loshchilov and Hutter 2015). An image left out
+    keeps its loss, and comes back when the others' have fallen below it. Those that the first
+    epoch leaves out are scored before the second by the averaged net, without augmentation.
+
+    With the recipe's `hardest` 1, every epoch is over all images and nothing is kept.
+    """
+
+    def __init__(self, count: int, recipe: Recipe, device: torch.device):
+        self.count, self.recipe, self.device = count, recipe, device
+        kept = count if recipe.hardest < 1 else 0
+        self.losses = torch.full((kept,), torch.inf, device=device)
+
+    def score_unseen(
+        self, epoch: int, net: nn.Module, images: torch.Tensor, labels: torch.Tensor
+    ) -> None:
+        """Take in the losses that `epoch` asks for and that are not known, by inference."""
+        unseen = self.losses[: 0 if epoch == 1 else None].isinf().nonzero().squeeze(1)
+        if len(unseen):
+            self.update(unseen, infer(net, images[unseen]), labels[unseen])
+
+    @torch.no_grad()
+    def update(self, batch: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take in the log-probabilities (N, 10) and labels (N,) of the images `batch` (N,)."""
+        if len(self.losses):
+            self.losses[batch] = -output.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+    def order(self, epoch: int, generator: torch.Generator) -> torch.Tensor:
+        """Indices of the images that `epoch`, counted from 1, trains on, shuffled; on the CPU."""
+        size = self.recipe.epoch_images(epoch, self.count)
+        if epoch == 1 or not len(self.losses):
+            return torch.randperm(self.count, generator=generator)[:size]
+        hardest = self.losses.topk(size).indices.cpu()
+        return hardest[torch.randperm(size, generator=generator)]
+
+    def batches(self, epoch: int, generator: torch.Generator):
+        """The epoch's batches: indices of images (N,), and how to move each (see `augment`).
+
+        All that the epoch takes from the CPU goes to the device here, so that no step waits.
+        """
+        order = self.order(epoch, generator).to(self.device)
+        moves = random_affine(len(order), self.recipe, generator).to(self.device)
+        size = self.recipe.batch_size
+        return zip(order.split(size), moves.split(size), strict=True)
+
+    def state_dict(self) -> dict:
+        """For a checkpoint, as torch's own."""
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` gave."""
+        self.losses.copy_(state["losses"])
 
 
 @torch.no_grad()
@@ -296,7 +291,7 @@ def infer(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return torch.cat(output)
 
 
-def test(net: nn.Module, data: MNIST) -> tuple[float, int]:
+def evaluate(net: nn.Module, data: MNIST) -> tuple[float, int]:
     """Mean negative log-likelihood (nats) over the test images, and how many are right."""
     output = infer(net, data.test_images)
     labels = data.test_labels.to(output.device)

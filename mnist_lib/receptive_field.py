@@ -1,4 +1,4 @@
-"""A net's layers as a table: shape, parameters, receptive field and jump, all computed."""
+"""What each layer of a net sees: shape, parameters, receptive field and jump, all computed."""
 
 import copy
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 
-from .errors import LayerError
-from .table import lay_out
+from .errors import ParameterError
+from .tables import lay_out
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -61,7 +61,7 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     on a copy of `net` in evaluation mode. Functional calls are seen only by what they do to the
     shape: an activation may stay functional, a pooling may not.
 
-    Raises LayerError where a layer's receptive field cannot be computed.
+    Raises ParameterError if a layer's receptive field cannot be computed.
     """
     net = copy.deepcopy(net).eval()
     parameter = next(net.parameters(), torch.empty(0))
@@ -73,8 +73,8 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
         nonlocal spatial
         shape = tuple(inputs[0].shape[2:])
         if shape and shape != spatial:
-            raise LayerError(
-                f"layer {name!r} gets {shape} where the layer before gave {spatial}: "
+            raise ParameterError(
+                f"layer {name!r} gets {shape}, but the layer before gave {spatial}: "
                 "a pooling between them has to be a module, or the data takes more than one path"
             )
         before = rows[-1] if rows else None
@@ -118,7 +118,9 @@ def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -
         size = _square(name, "output_size", module.output_size)
         side = _square(name, "input", spatial)
         if side % size:
-            raise LayerError(f"layer {name!r} pools {side} pixels to {size}: not a whole number")
+            raise ParameterError(
+                f"layer {name!r} pools {side} pixels to {size}: not a whole number"
+            )
         return side // size, side // size
     if isinstance(module, nn.Linear):  # sees all that is left of the image
         side = _square(name, "input", spatial)
@@ -128,7 +130,7 @@ def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -
         activation and not isinstance(module, nn.MultiheadAttention)
     ):
         return 1, 1
-    raise LayerError(
+    raise ParameterError(
         f"layer {name!r} is a {type(module).__name__}, whose receptive field is not known"
     )
 
@@ -136,5 +138,7 @@ def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -
 def _square(name: str, what: str, value) -> int:
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(set(pair)) != 1:
-        raise LayerError(f"layer {name!r} has a {what} of {pair}; only square ones are computed")
+        raise ParameterError(
+            f"layer {name!r} has a {what} of {pair}; only square ones are computed"
+        )
     return pair[0]

@@ -1,0 +1,152 @@
+"""The four files of MNIST: found, downloaded, verified, read.
+
+Their names, MD5 and layout are torchvision's (`torchvision.datasets.MNIST`, `root=`).
+"""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+import torch
+from platformdirs import user_cache_path
+
+from .errors import DataError
+
+# MD5 of the extracted files. torchvision checks the .gz alone, and an extracted file only for
+# existence; a truncated one would pass.
+FILES = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+# Asked after torchvision's own mirrors, which fail often (pytorch/vision issue 8717).
+EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+TIMEOUT = 20  # seconds without an answer from a mirror
+
+
+def read_idx(path: Path) -> torch.Tensor:
+    """Read an IDX file of unsigned bytes, verified before: uint8, in the shape of its header.
+
+    The format: two zero bytes, 0x08 for unsigned bytes, the number of dimensions, each
+    dimension as four bytes (big-endian), then the values (LeCun, Cortes, Burges).
+    """
+    content = bytearray(path.read_bytes())
+    header = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
+    return torch.frombuffer(content, dtype=torch.uint8, offset=header).view(shape)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def find_files(name: str, folder: Path) -> list[Path] | None:
+    """The four files in a folder that the user named, verified; None if it has none of them.
+
+    Raises DataError if it lacks some, or one is damaged. `name` is the parameter, for messages.
+    """
+    try:
+        places = {
+            place: [place / file for file in FILES if (place / file).is_file()]
+            for place in (folder / "MNIST" / "raw", folder)
+        }
+        # The fuller one: a stray file in one place does not hide whole ones in the other.
+        place, files = max(places.items(), key=lambda item: len(item[1]))
+        missing = sorted(set(FILES) - {file.name for file in files})
+        if not files:
+            return None
+        if missing:
+            raise DataError(f"{name}: {place} lacks {', '.join(missing)}; all four are needed")
+        for file in files:
+            if (md5 := _md5(file)) != FILES[file.name]:
+                raise DataError(
+                    f"{name}: {file} is not MNIST's (MD5 {md5}, published {FILES[file.name]}; "
+                    f"{file.stat().st_size:,} bytes): it is truncated or altered; replace it"
+                )
+        return files
+    except OSError as error:
+        at = error.filename or folder
+        raise DataError(f"{name}: {at} cannot be read: {error.strerror}") from None
+
+
+def fetch_files(looked: list[str]) -> list[Path]:
+    """The four files in our own cache; those missing or damaged are downloaded.
+
+    `looked` tells where they were looked for before, for the message of the DataError that is
+    raised if no mirror gives one.
+    """
+    folder = user_cache_path("mnist_lib") / "MNIST" / "raw"
+    files = [folder / name for name in FILES]
+    try:
+        wanted = [file for file in files if not (file.is_file() and _md5(file) == FILES[file.name])]
+        if wanted:
+            damaged = [file.name for file in wanted if file.exists()]
+            lacking = ", ".join(file.name for file in wanted)
+            looked = [*looked, f"the cache {folder} lacks {lacking}"]
+            if damaged:
+                looked.append(f"damaged there: {', '.join(damaged)}")
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            # Written aside and renamed: two first runs at once each leave whole files only.
+            with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as aside:
+                for file in wanted:
+                    os.replace(_download(file.name, Path(aside), looked), file)
+    except OSError as error:
+        raise DataError(f"the cache {folder} cannot be used: {error}") from None
+    return files
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what downloads that were killed left aside more than a day ago."""
+    for part in folder.glob("part-*"):
+        with contextlib.suppress(FileNotFoundError):  # another download has just ended
+            if time.time() - part.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(part, ignore_errors=True)
+
+
+def _download(name: str, aside: Path, looked: list[str]) -> Path:
+    """Fetch one file into the folder `aside` from the first mirror that gives it whole."""
+    from torchvision.datasets import MNIST as TorchvisionMNIST
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    tried = []
+    for mirror in (*TorchvisionMNIST.mirrors, EXTRA_MIRROR):
+        url = f"{mirror}{name}.gz"
+        print(f"Downloading {url}", file=sys.stderr)
+        place = aside / str(len(tried))
+        try:
+            with _socket_timeout(TIMEOUT):
+                download_and_extract_archive(url, download_root=str(place), remove_finished=True)
+        except (OSError, EOFError, RuntimeError, zlib.error, http.client.HTTPException) as error:
+            shutil.rmtree(place, ignore_errors=True)
+            tried.append(f"{mirror} ({error or type(error).__name__})")
+            continue
+        if _md5(place / name) == FILES[name]:
+            return place / name
+        tried.append(f"{mirror} (gave another file: wrong MD5)")
+    raise DataError(
+        f"MNIST was not found ({'; '.join(looked)}) and {name} could not be downloaded "
+        f"(tried {'; '.join(tried)}): put {', '.join(FILES)} into a folder and name it as "
+        "data_dir or in MNIST_DATA"
+    )
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float):
+    # torchvision opens its connections without a timeout: a silent mirror would hang for ever.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
