@@ -7,7 +7,7 @@ NOTEBOOK := notebooks/mnist_99_44.ipynb
 # Parameters for `make run`, as in: make run ARGS="-p epochs 1 -p seed 3"
 ARGS ?=
 
-.PHONY: run test check lint colab links record clean
+.PHONY: run test check lint colab record tables clean
 
 run: $(READY)  ## train on MNIST, write the executed notebook, print the verdict
 	@$(BIN)/python notebooks/tools.py run $(ARGS)
@@ -26,11 +26,11 @@ lint: $(READY)
 colab: $(READY)  ## one self-contained notebook to upload to Colab
 	$(BIN)/python notebooks/tools.py colab
 
-links: $(READY)  ## write pyproject.toml's project URL into README and notebook
-	$(BIN)/python notebooks/tools.py links
-
 record: $(READY)  ## execute the committed notebook in place and keep its run
 	$(BIN)/python notebooks/tools.py record
+
+tables: $(READY)  ## write the tables of the README files from the records
+	$(BIN)/python notebooks/tools.py tables
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \

@@ -1,7 +1,7 @@
 """99.44% on MNIST with 13,322 parameters: the net, the training loop and the verdict.
 
-The names are in the order of the data's way. The plots are imported apart,
-`from mnist_lib import plots`, so that `import mnist_lib` stays quick.
+The names are in the order of the data's way. What draws is imported apart,
+`from mnist_lib import pictures, plots`, so that `import mnist_lib` stays quick.
 """
 
 # ruff: noqa: F401, I001 (names handed on, in their own order)
@@ -11,8 +11,19 @@ from .recipe import RECIPES, Recipe, get_recipe
 from .data import MNIST, augment, load_mnist, normalize, random_affine
 from .net import FastNet, Net, SprintNet, count_parameters, make_net, set_seed
 from .history import Epoch, History, load_history, load_study
-from .log import format_log, logged_run, parse_log
+from .log import format_log, logged_run, logged_runs, parse_log
 from .run import load_weights, run_folder, save_run
 from .training import evaluate, infer, train
+from .tables import Table, epochs_table, recipe_table
 from .receptive_field import Layer, LayerTable, layer_table
-from .tables import Claim, Verdict, describe, summary, verdict
+from .verdict import (
+    Claim,
+    Verdict,
+    check_run,
+    describe,
+    findings,
+    luck_table,
+    recorded_studies,
+    summary,
+    verdict,
+)

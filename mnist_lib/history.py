@@ -11,8 +11,9 @@ from pathlib import Path
 from .errors import DataError, RunError, is_finite, is_whole
 from .files import HISTORY, as_folder, write_file
 
-# An epoch's fields that a run's line holds, each as a list with one value an epoch.
-COLUMNS = ("correct", "test_loss", "last_batch_loss", "batches", "seconds")
+# An epoch's fields that a run's line holds, each as a list with one value an epoch. The last is not
+# in every line: the first runs were made before it was counted.
+COLUMNS = ("correct", "test_loss", "last_batch_loss", "batches", "seconds", "train_correct")
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,12 @@ class Epoch:
     last_batch_loss: float  # training loss of the epoch's last batch, nats
     batches: int  # optimiser steps
     seconds: float  # training time, without the test
+    train_correct: int | None = None  # training images right as they were trained on
 
     def __post_init__(self):
-        for name in ("epoch", "correct", "images", "batches"):
+        for name in ("epoch", "correct", "images", "batches", "train_correct"):
             value = getattr(self, name)
-            if not is_whole(value) or value < 0:
+            if (not is_whole(value) or value < 0) and (name, value) != ("train_correct", None):
                 raise DataError(f"{name} must be a whole number, got {value!r}")
         for name in ("test_loss", "last_batch_loss", "seconds"):
             value = getattr(self, name)
@@ -108,7 +110,8 @@ class History:
 
     def to_json(self) -> str:
         """The run as one line of JSON: its record, and a list for each of an epoch's COLUMNS."""
-        columns = {name: [getattr(epoch, name) for epoch in self] for name in COLUMNS}
+        known = COLUMNS if self.epochs[0].train_correct is not None else COLUMNS[:-1]
+        columns = {name: [getattr(epoch, name) for epoch in self] for name in known}
         head = self.record | {"source": self.source, "images": self.images}
         return json.dumps(head | columns, ensure_ascii=False) + "\n"
 
@@ -118,7 +121,8 @@ class History:
         try:
             record = dict(json.loads(text))
             source, images = str(record.pop("source")), record.pop("images")
-            columns = [record.pop(column) for column in COLUMNS]
+            known = COLUMNS if COLUMNS[-1] in record else COLUMNS[:-1]
+            columns = [record.pop(column) for column in known]
             epochs = tuple(
                 Epoch(number, images, *values)
                 for number, values in enumerate(zip(*columns, strict=True), 1)

@@ -1,5 +1,6 @@
 """The assignment's log format: written by training, and read back from what was printed."""
 
+import csv
 import math
 import re
 import sys
@@ -41,6 +42,7 @@ class Progress:
     def __init__(self, epoch: int, recipe: Recipe, batches: int, verbose: bool):
         self.number, self.recipe, self.batches, self.verbose = epoch, recipe, batches, verbose
         self.losses: list = []  # tensors on the net's device, then, at the end, numbers
+        self._steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __enter__(self):
         self._start = time.perf_counter()  # is never set back, and stands while the machine sleeps
@@ -49,12 +51,14 @@ class Progress:
         )
         return self
 
-    def step(self, loss: torch.Tensor) -> bool:
-        """Take in the loss of a step; False if it is known not to be finite.
+    def step(self, loss: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> bool:
+        """Take in a step's loss, log-probabilities (N, 10) and labels (N,).
 
-        Known on the CPU only: elsewhere a look at the loss would make the device wait.
+        False if the loss is known not to be finite: on the CPU only, since elsewhere a look at it
+        would make the device wait.
         """
         self.losses.append(loss.detach())
+        self._steps.append((output.detach(), targets))
         batch_id = len(self.losses) - 1
         if loss.device.type == "cpu":
             if not math.isfinite(loss.item()):
@@ -69,6 +73,8 @@ class Progress:
         # Closed even if the run is stopped, or it would spoil the process's later bars.
         with self._bar:
             if kind is None:
+                outputs, targets = (torch.cat(parts) for parts in zip(*self._steps, strict=True))
+                self.train_correct = (outputs.argmax(dim=1) == targets).sum().item()
                 self.losses = torch.stack(self.losses).tolist()  # waits for the device
                 self.seconds = time.perf_counter() - self._start
                 text = _bar_text(self.losses[-1], len(self.losses) - 1)
@@ -80,7 +86,7 @@ class Progress:
     def epoch(self, test_loss: float, correct: int, images: int) -> Epoch:
         """The epoch, with what its test gave. Raises RunError if the test loss is not finite."""
         self._check(test_loss, self.batches - 1, "test loss after it")
-        trained = (self.losses[-1], self.batches, self.seconds)
+        trained = (self.losses[-1], self.batches, self.seconds, self.train_correct)
         return Epoch(self.number, images, correct, test_loss, *trained)
 
     def _check(self, loss: float, batch_id: int, what: str) -> None:
@@ -230,12 +236,31 @@ def _seconds(bar) -> float:
     return float(clock)
 
 
-def logged_run() -> History:
-    """The 19 epochs of the assignment's log.
+def logged_runs() -> list[History]:
+    """Both runs of the assignment's net that its author published.
 
-    Source: the assignment's text, shipped verbatim as `logged_run.txt`. 99.44% is its 17th test
-    line of 19, though the text says that it was first reached at the 18th epoch.
+    The first is the assignment's log, 19 epochs, shipped verbatim as `logged_run.txt`. 99.44% is
+    its 17th test line, though the assignment's text says that it was first reached at the 18th
+    epoch. The second, `second_run.csv`, is the 29th execution of the same notebook,
+    S4/EVA4_Assignment4.ipynb of github.com/Nildk123/EVA_2, whose 26th is the log.
     """
-    return parse_log(
-        resources.files(__package__).joinpath("logged_run.txt").read_text(encoding="utf-8")
+    files = resources.files(__package__)
+    lines = (files / "second_run.csv").read_text(encoding="utf-8").splitlines()
+    second = tuple(
+        Epoch(
+            epoch=int(row["epoch"]),
+            images=10_000,
+            correct=int(row["correct"]),
+            test_loss=float(row["test_loss"]),
+            last_batch_loss=float(row["last_batch_loss"]),
+            batches=1875,
+            seconds=float(row["seconds"]),
+        )
+        for row in csv.DictReader(lines)
     )
+    return [parse_log((files / "logged_run.txt").read_text(encoding="utf-8")), History(second)]
+
+
+def logged_run() -> History:
+    """The 19 epochs of the assignment's log."""
+    return logged_runs()[0]

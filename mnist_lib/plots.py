@@ -1,86 +1,97 @@
-"""Plots of data, runs and mistakes. Each takes data and an optional `ax`, and returns the `ax`.
+"""Plots of runs and seeds. Each takes data and an optional `ax`, and returns the `ax`.
 
-Nothing here trains, and nothing calls `show`. Imported apart from the library's other names
-(`from mnist_lib import plots`), since matplotlib takes long to import.
+Nothing here trains. Imported apart from the library's other names (`from mnist_lib import plots`),
+since matplotlib takes long to import.
 """
+
+import itertools
+import math
+import statistics
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from .data import MEAN, STD
-from .errors import check_whole
 from .history import History
 from .recipe import Recipe
-from .tables import TARGET, describe
 from .training import learning_rates
+from .verdict import TARGET, describe
 
-THIS, LOGGED, GOAL, WRONG = "tab:blue", "0.55", "tab:green", "tab:red"
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+COLORS = ("#0072B2", "#B34700", "#007A5A", "#8A4F7D")
+THIS, GREY = COLORS[0], "0.4"
 
 
-def plot_digits(
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    of: str = "MNIST",
-    columns: int = 16,
-    ax: Axes | None = None,
+def axes(height: float = 3.8) -> Axes:
+    """Axes of a new figure, 8 inches wide: as wide as a notebook's column."""
+    return plt.subplots(figsize=(8, height), layout="constrained")[1]
+
+
+def show(drawn: Axes | Figure, alt: str) -> None:
+    """Display a plot's figure in a notebook, with a text for those who cannot see it."""
+    from IPython.display import display
+
+    figure = drawn.get_figure() if isinstance(drawn, Axes) else drawn
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def plot_curves(history: History, others: list[History] | None = None) -> Figure:
+    """Accuracy and loss of a run over epochs, beside each other, over the author's runs."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    plot_accuracy({"this run": history}, others, left)
+    plot_loss({"this run": history}, others, right)
+    return figure
+
+
+def plot_accuracy(
+    runs: dict[str, History], others: list[History] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """A grid of uint8 images (N, 28, 28), each with its label in its corner.
+    """Test accuracy (%) of runs over epochs, best and last epoch marked, and the 99.44% line.
 
-    `of`, here and below: what the images are, for the title.
+    `others` are drawn in grey behind: the author's two runs.
     """
-    ax = _tiles(images, columns, ax)
-    ax.set_title(f"Digits of {of}")
-    for index, label in enumerate(labels.tolist()):
-        row, column = divmod(index, columns)
-        ax.text(28 * column + 1, 28 * row + 6, label, color="tab:orange", fontsize=8)
-    return ax
+    ax = ax or axes()
+    _plot_others(others, "accuracy", ax)
+    for (name, run), color in zip(runs.items(), itertools.cycle(COLORS)):
+        ax.plot(_epochs(run), [e.accuracy for e in run], ".-", color=color, label=name)
+        for epoch, mark in ((run.best, "*"), (run.final, "o")):
+            size = {"color": color, "markersize": 12, "markerfacecolor": "none"}
+            word = "best" if mark == "*" else "last"
+            ax.plot(epoch.epoch, epoch.accuracy, mark, label=f"{word} {epoch.score}", **size)
+    ax.axhline(TARGET / 100, color="black", linestyle=":", linewidth=1.2)
+    first = next(iter(runs.values()))
+    ax.set(title=f"Test accuracy on {describe(first)}", ylabel="test accuracy (%)")
+    return _epochs_axis(ax)
 
 
-def plot_inputs(
-    inputs: torch.Tensor, title: str, columns: int = 16, ax: Axes | None = None
+def plot_loss(
+    runs: dict[str, History], others: list[History] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """A grid of a net's inputs, normalised as `normalize` does: (N, 1, height, width)."""
-    grey = (255 * (STD * inputs.squeeze(1) + MEAN)).round().clamp(0, 255)
-    ax = _tiles(grey.to(torch.uint8), columns, ax)
-    ax.set_title(title)
-    return ax
-
-
-def plot_accuracy(history: History, logged: History | None = None, ax: Axes | None = None) -> Axes:
-    """Test accuracy (%) over epochs, the 99.44% line, best and final epoch marked."""
-    ax = ax or plt.gca()
-    ax.axhline(TARGET / 100, color=GOAL, linewidth=1, label=f"target {TARGET / 100}%")
-    if logged:
-        ax.plot(_epochs(logged), [e.accuracy for e in logged], color=LOGGED, label="logged run")
-    accuracy = [epoch.accuracy for epoch in history]
-    ax.plot(_epochs(history), accuracy, ".-", color=THIS, label="this run")
-    best, final = history.best, history.final
-    ax.plot(best.epoch, best.accuracy, "*", color=THIS, markersize=14, label=f"best {best.score}")
-    circle = {"color": THIS, "markersize": 10, "markerfacecolor": "none"}
-    ax.plot(final.epoch, final.accuracy, "o", label=f"final {final.score}", **circle)
-    # Early epochs far below would flatten the part that matters.
-    ax.set_ylim(bottom=max(min(accuracy) - 0.1, 98.4) if max(accuracy) > 98.5 else None)
-    ax.set(title=f"Test accuracy on {describe(history)}", ylabel="test accuracy (%)")
-    return _epochs_axis(ax, history, logged)
-
-
-def plot_loss(history: History, logged: History | None = None, ax: Axes | None = None) -> Axes:
-    """Mean test loss (nats, log scale) over epochs."""
-    ax = ax or plt.gca()
-    if logged:
-        ax.plot(_epochs(logged), [e.test_loss for e in logged], color=LOGGED, label="logged run")
-    ax.plot(_epochs(history), [e.test_loss for e in history], ".-", color=THIS, label="this run")
+    """Mean test loss (nats, log scale) of runs over epochs."""
+    ax = ax or axes()
+    _plot_others(others, "test_loss", ax)
+    for (name, run), color in zip(runs.items(), itertools.cycle(COLORS)):
+        ax.plot(_epochs(run), [e.test_loss for e in run], ".-", color=color, label=name)
     ax.set_yscale("log")
     for axis_ticks in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
         axis_ticks("{x:g}")
-    ax.set(title=f"Test loss on {describe(history)}", ylabel="test loss (nats)")
-    return _epochs_axis(ax, history, logged)
+    first = next(iter(runs.values()))
+    ax.set(title=f"Test loss on {describe(first)}", ylabel="test loss (nats)")
+    return _epochs_axis(ax)
+
+
+def _plot_others(others: list[History] | None, value: str, ax: Axes) -> None:
+    for number, run in enumerate(others or (), 1):
+        values = [getattr(epoch, value) for epoch in run]
+        style = {"color": GREY, "linestyle": ("-", "--")[number % 2], "linewidth": 1}
+        ax.plot(_epochs(run), values, label=f"the author's run {number}", **style)
 
 
 def plot_learning_rate(recipe: Recipe, ax: Axes | None = None) -> Axes:
     """The recipe's learning rate over epochs."""
-    ax = ax or plt.gca()
+    ax = ax or axes()
     steps = recipe.epoch_steps(100 * recipe.batch_size)
     at = [epoch + step / count for epoch, count in enumerate(steps) for step in range(count)]
     ax.plot(at, learning_rates(recipe, len(at)), color=THIS)
@@ -89,57 +100,97 @@ def plot_learning_rate(recipe: Recipe, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_confusion(
-    labels: torch.Tensor, predictions: torch.Tensor, of: str = "MNIST", ax: Axes | None = None
+def plot_luck(
+    studies: dict[str, list[History]], this: History | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Confusion matrix of labels and predictions (N,); colour marks the mistakes alone."""
-    ax = ax or plt.gca()
-    counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
-    mistakes = counts.clone().fill_diagonal_(0)
-    ax.imshow(mistakes.numpy(), cmap="Reds")
-    for true in range(10):
-        for predicted in range(10):
-            if count := counts[true, predicted].item():
-                strong = mistakes[true, predicted] > 0.6 * mistakes.max()
-                color = "white" if strong else "0.6" if true == predicted else "black"
-                ax.text(predicted, true, count, ha="center", va="center", color=color, fontsize=8)
-    wrong = mistakes.sum().item()
-    ax.set(
-        title=f"{wrong} mistakes in {len(labels):,} test images of {of}",
-        xlabel="predicted",
-        ylabel="true",
-        xticks=range(10),
-        yticks=range(10),
-    )
+    """Every run's last and best epoch: a dot and a circle a run, a row a study.
+
+    A bar shows the sampling error of 10,000 test images, one standard deviation either way: other
+    10,000 digits would move all dots by so much. `this` run, if given, is a star in a row of its
+    own.
+    """
+    ax = ax or axes()
+    rows = studies | ({"this run": [this]} if this else {})
+    for row, runs in enumerate(rows.values()):
+        order = sorted(runs, key=lambda run: run.final.correct)
+        for number, run in enumerate(order):
+            height = row + 0.7 * ((number + 0.5) / len(order) - 0.5)
+            last, best = run.final.accuracy, run.best.accuracy
+            ax.plot([last, best], [height, height], color="0.75", linewidth=1, zorder=1)
+            ax.plot(best, height, "o", color=GREY, markerfacecolor="none", markersize=5)
+            mark, size = ("*", 13) if run is this else ("o", 5)
+            ax.plot(last, height, mark, color=THIS, markersize=size)
+    goal = TARGET / 100
+    ax.axvline(goal, color="black", linestyle=":", linewidth=1.2)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.4, -0.95)
+    error = 100 * math.sqrt(TARGET / 1e4 * (1 - TARGET / 1e4) / 1e4)
+    ax.errorbar(goal, -0.75, xerr=error, color="black", capsize=3)
+    text = f"target {goal}% ± {error:.3f}, the error of 10,000 digits"
+    ax.text(goal - error - 0.008, -0.75, text, ha="right", va="center", fontsize=9)
+    ax.plot([], [], "o", color=THIS, markersize=5, label="last epoch")
+    circle = {"color": GREY, "markerfacecolor": "none", "markersize": 5}
+    ax.plot([], [], "o", label="best epoch, picked on the test set", **circle)
+    ax.legend(loc="lower left", fontsize=9)
+    ax.set_xlabel("test accuracy (%); one dot is one seed")
     return ax
 
 
-def plot_mistakes(
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    log_probabilities: torch.Tensor,
-    of: str = "MNIST",
-    columns: int = 12,
-    rows: int = 5,
-    ax: Axes | None = None,
+def plot_band(
+    studies: dict[str, list[History]], this: History | None = None, ax: Axes | None = None
 ) -> Axes:
-    """The misclassified images, most confident mistakes first, as `true→predicted confidence`.
+    """Mean and range over the seeds of each study, epoch by epoch, and `this` run, if given."""
+    ax = ax or axes()
+    for (name, runs), color in zip(studies.items(), COLORS, strict=False):
+        at = _epochs(runs[0])
+        values = [[run.epochs[epoch - 1].accuracy for run in runs] for epoch in at]
+        mean = [statistics.fmean(v) for v in values]
+        ax.fill_between(
+            at, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.2
+        )
+        text = f"{name}: mean and range of {len(runs)} seeds" if len(runs) > 1 else name
+        ax.plot(at, mean, color=color, label=text)
+    if this:
+        ax.plot(_epochs(this), [e.accuracy for e in this], ".--", color="black", label="this run")
+    ax.axhline(TARGET / 100, color="black", linestyle=":", linewidth=1.2)
+    ax.set(ylim=(98.4, 99.7), xlabel="epoch", ylabel="test accuracy (%)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="lower right", fontsize=9)
+    return ax
 
-    Shapes: images (N, 28, 28), labels (N,), log-probabilities (N, 10).
+
+def plot_ideas(gains: dict[str, tuple[float, float]], ax: Axes | None = None) -> Axes:
+    """Differences (points) with their standard errors, a dot an idea; one error either way."""
+    ax = ax or axes()
+    values, errors = zip(*gains.values(), strict=True)
+    ax.errorbar(values, range(len(gains)), xerr=errors, fmt="o", color=THIS, capsize=3)
+    ax.axvline(0, color="black", linestyle=":", linewidth=1.2)
+    ax.set_yticks(range(len(gains)), list(gains))
+    ax.invert_yaxis()
+    ax.set_xlabel("difference of accuracy on held-out images (points), ± one standard error")
+    return ax
+
+
+def plot_calibration(
+    labels: torch.Tensor, log_probabilities: dict[str, torch.Tensor], ax: Axes | None = None
+) -> Axes:
+    """How often nets are right when they are so sure: labels (N,), log-probabilities (N, 10).
+
+    A dot for each tenth of confidence that has images; the area shows how many. On the dotted line
+    a net is as often right as it is sure.
     """
-    confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
-    labels = labels.cpu()
-    wrong = torch.nonzero(predictions != labels).flatten()
-    wrong = wrong[confidence[wrong].argsort(descending=True)][: columns * rows]
-    # Room above each digit for its caption.
-    tall = torch.nn.functional.pad(images.cpu()[wrong], (0, 0, 9, 0))
-    ax = _tiles(tall, columns, ax)
-    for index, image in enumerate(wrong.tolist()):
-        row, column = divmod(index, columns)
-        caption = f"{labels[image]}→{predictions[image]} {confidence[image]:.0%}"
-        middle = {"ha": "center", "va": "center"}
-        ax.text(28 * column + 14, 37 * row + 5, caption, color=WRONG, fontsize=8, **middle)
-    ax.set_title(f"Mistakes on {of}, the most confident first: true→predicted, confidence")
+    ax = ax or axes()
+    ax.plot([0, 100], [0, 100], color="black", linestyle=":", linewidth=1.2)
+    for (name, output), color in zip(log_probabilities.items(), COLORS, strict=False):
+        confidence, predictions = output.cpu().exp().max(dim=1)
+        right = (predictions == labels.cpu()).float()
+        tenth = (10 * confidence).long().clamp(max=9)
+        bins = [tenth == number for number in range(10) if (tenth == number).any()]
+        sure, correct = ([100 * v[b].mean().item() for b in bins] for v in (confidence, right))
+        ax.plot(sure, correct, color=color, label=name)
+        ax.scatter(sure, correct, [8 + 2 * b.sum().item() ** 0.5 for b in bins], color=color)
+    ax.set(xlabel="confidence (%)", ylabel="right (%)")
+    ax.legend(loc="lower right", fontsize=9)
     return ax
 
 
@@ -147,25 +198,9 @@ def _epochs(history: History) -> list[int]:
     return [epoch.epoch for epoch in history]
 
 
-def _epochs_axis(ax: Axes, history: History, logged: History | None) -> Axes:
-    ax.set_xlim(0.5, max(len(history), len(logged or ())) + 0.5)
+def _epochs_axis(ax: Axes) -> Axes:
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("epoch")
     ax.grid(alpha=0.3)
     ax.legend(loc="best", fontsize=9)
-    return ax
-
-
-def _tiles(images: torch.Tensor, columns: int, ax: Axes | None) -> Axes:
-    """Images (N, height, width) as one picture, `columns` beside each other."""
-    check_whole("columns", columns)
-    ax = ax or plt.gca()
-    count, height, width = images.shape
-    rows = max(1, -(-count // columns))
-    canvas = torch.zeros(rows * columns, height, width, dtype=torch.uint8)
-    canvas[:count] = images.cpu()
-    canvas = canvas.view(rows, columns, height, width).transpose(1, 2)
-    picture = 255 - canvas.reshape(rows * height, columns * width)
-    ax.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)
-    ax.set_axis_off()
     return ax

@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 
 from .errors import ParameterError
-from .tables import lay_out
+from .tables import Table
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -20,6 +20,10 @@ _POINTWISE = (
     nn.Identity,
     nn.Flatten,
 )
+
+
+# The receptive fields that the assignment's table prints, from conv1 to conv7.
+PRINTED = (3, 3, 5, 5, 10, 12, 12, 14, 14, 28, 30, 30, 32, 32)
 
 
 @dataclass(frozen=True)
@@ -35,22 +39,44 @@ class Layer:
 
 
 class LayerTable(tuple):
-    """The rows of `layer_table`, in the order of the forward pass; str() lays them out."""
+    """The rows of `layer_table`, in the order of the forward pass.
+
+    str() lays them out; a notebook shows HTML. If the layers are those of the assignment's table,
+    its receptive fields stand beside ours.
+    """
 
     @property
     def parameters(self) -> int:
         """Trainable parameters of all layers."""
         return sum(layer.parameters for layer in self)
 
+    @property
+    def table(self) -> Table:
+        """The rows as text."""
+        rows = [
+            {
+                "layer": f"{layer.name}, {layer.kind}",
+                "output": " x ".join(map(str, layer.output_shape)),
+                "parameters": f"{layer.parameters:,}",
+                "receptive field": str(layer.receptive_field),
+            }
+            for layer in self
+        ]
+        if len(self) == len(PRINTED) and self.parameters == 13_322:
+            for row, printed in zip(rows, PRINTED, strict=True):
+                off = "" if str(printed) == row["receptive field"] else "*"
+                row["assignment"] = f"{printed}{off}"
+        total = dict.fromkeys(rows[0], "") | {
+            "layer": "total",
+            "parameters": f"{self.parameters:,}",
+        }
+        return Table([*rows, total], left=2)
+
     def __str__(self):
-        rows = [("layer", "kind", "output shape", "parameters", "receptive field", "jump")]
-        for layer in self:
-            shape = " x ".join(map(str, layer.output_shape))
-            numbers = (f"{layer.parameters:,}", str(layer.receptive_field), str(layer.jump))
-            rows.append((layer.name, layer.kind, shape, *numbers))
-        rows.append(("total", "", "", f"{self.parameters:,}", "", ""))
-        head, rule, *layers, total = lay_out(rows, left=3)
-        return "\n".join([head, rule, *layers, rule, total])
+        return str(self.table)
+
+    def _repr_html_(self):
+        return self.table._repr_html_()
 
 
 def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> LayerTable:

@@ -25,8 +25,8 @@ from .history import History, load_study
 from .machine import pool
 from .net import make_net, set_seed
 from .recipe import Recipe, differences, get_recipe
-from .tables import summary
 from .training import train
+from .verdict import summary
 
 
 def study(

@@ -1,24 +1,13 @@
-"""All that is printed: a run's verdict, the seeds of a study, tables as text and as Markdown."""
+"""Tables as a terminal, a notebook and a README show them; means with their spread."""
 
+import dataclasses
+import html
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch.nn as nn
-
-from .data import FULL_TEST_SET, FULL_TRAINING_SET
 from .history import History
-from .log import logged_run
-from .net import count_parameters
-
-BUDGET = 20_000  # parameters; the assignment asks for fewer
-LOGGED_PARAMETERS = 13_322  # the assignment's layer table
-TARGET = 9944  # of 10,000 test images
-
-FOOTNOTE = """\
-The best epoch is picked by looking at the test set, which flatters: of many noisy epochs the
-luckiest is shown. The last epoch, and in a run of five epochs or more their last five's mean,
-are the honest numbers."""
+from .recipe import RECIPES, Recipe
 
 
 def lay_out(rows: list[tuple[str, ...]], left: int) -> list[str]:
@@ -36,102 +25,39 @@ def lay_out(rows: list[tuple[str, ...]], left: int) -> list[str]:
     return [lines[0], rule, *lines[1:]]
 
 
-def markdown(rows: list[tuple[str, ...]], left: int = 1) -> str:
-    """Rows as a Markdown table: the first is its head, `left` columns to the left."""
-    rule = ["---" if n < left else "---:" for n in range(len(rows[0]))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
-
-
 @dataclass(frozen=True)
-class Claim:
-    """One claim: what the logged run showed, what this run shows, and whether it holds here."""
+class Table:
+    """Rows of text; the keys of the first are the head, and `left` columns stand to the left.
 
-    text: str
-    logged: str
-    measured: str
-    holds: bool
+    str() is for a terminal, `markdown` for a README; a notebook shows HTML.
+    """
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """The claims, and what they were measured on; str() lays them out as a table."""
-
-    claims: tuple[Claim, ...]
-    title: str
-
-    @property
-    def holds(self) -> bool:
-        """Whether every claim holds."""
-        return all(claim.holds for claim in self.claims)
-
-    def summary(self) -> str:
-        """One line: how many hold, and which do not."""
-        failed = [claim.text for claim in self.claims if not claim.holds]
-        held = len(self.claims) - len(failed)
-        line = f"{self.title}: {held} of {len(self.claims)} claims hold"
-        return f"{line}; not: {'; '.join(failed)}" if failed else line
+    rows: list[dict[str, str]]
+    left: int = 1
 
     def __str__(self):
-        rows = [("claim", "logged run", "this run", "holds")]
-        rows += [(c.text, c.logged, c.measured, "yes" if c.holds else "NO") for c in self.claims]
-        return "\n".join([self.title, "", *lay_out(rows, left=4), "", FOOTNOTE])
+        return "\n".join(lay_out([tuple(self.rows[0]), *map(_values, self.rows)], self.left))
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        head = tuple(self.rows[0])
+        rule = tuple("---" if n < self.left else "---:" for n in range(len(head)))
+        return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *map(_values, self.rows)))
+
+    def _repr_html_(self):
+        lines = []
+        for tag, row in (("th", tuple(self.rows[0])), *(("td", _values(r)) for r in self.rows)):
+            cells = (
+                f'<{tag} style="text-align: {"left" if n < self.left else "right"}">'
+                f"{html.escape(cell)}</{tag}>"
+                for n, cell in enumerate(row)
+            )
+            lines.append(f"<tr>{''.join(cells)}</tr>")
+        return f"<table>{''.join(lines)}</table>"
 
 
-def verdict(net: nn.Module, history: History) -> Verdict:
-    """Hold any net and its History against the assignment's claims and the logged run.
-
-    Shares of correct images are compared exactly, as whole counts. The mean of the last five epochs
-    is judged if there are five.
-    """
-    logged, parameters = logged_run(), count_parameters(net)
-    budget = f"fewer than {BUDGET:,} parameters"
-    target = _same_share(TARGET, history)
-    first, logged_first = history.first_to_reach(target), logged.first_to_reach(TARGET)
-    best = f"best {history.best.correct}/{history.images} at {history.best.epoch}"
-    hit = f"epoch {first.epoch}; {best}" if first else f"never; {best}"
-    end, logged_end = history.final, logged.final
-    same_end = _same_share(logged_end.correct, history)
-    claims = [
-        Claim(budget, f"{LOGGED_PARAMETERS:,}", f"{parameters:,}", parameters < BUDGET),
-        Claim("99.44% reached, first epoch", f"epoch {logged_first.epoch}", hit, bool(first)),
-        Claim("99.44% at the last epoch", logged_end.score, end.score, end.correct >= target),
-        Claim("last epoch, logged or better", logged_end.score, end.score, end.correct >= same_end),
-    ]
-    if len(history) >= 5:
-        text = "mean of last 5, logged or better"
-        theirs, ours = logged.mean_of_last_five, history.mean_of_last_five
-        claims.append(Claim(text, f"{theirs:.3f}%", f"{ours:.3f}%", ours >= theirs))
-    return Verdict(tuple(claims), title=f"Verdict on {describe(history)}")
-
-
-def describe(history: History) -> str:
-    """What a run was trained and tested on, for titles; a sample or a part is always named."""
-    trained = history.record.get("train_images")
-    if history.source == "sample":
-        sizes = f"{trained:,} to train, " if trained else ""
-        return f"the SAMPLE ({sizes}{history.images:,} to test)"
-    if history.source == "validation":
-        return f"a VALIDATION split, {history.images:,} images held out of the training set"
-    if history.images != FULL_TEST_SET:
-        return f"{history.images:,} test images, not MNIST's {FULL_TEST_SET:,}"
-    if trained and trained < FULL_TRAINING_SET:
-        return f"MNIST, trained on {trained:,} images only"
-    return "MNIST"
-
-
-def _same_share(correct_of_10000: int, history: History) -> int:
-    """The least count that is as large a share of the history's test images."""
-    return -(-correct_of_10000 * history.images // 10_000)
-
-
-def reached(history: History) -> bool:
-    """Whether a run ends at 99.44% or more."""
-    return history.final.correct >= _same_share(TARGET, history)
-
-
-def touched(history: History) -> bool:
-    """Whether a run has 99.44% or more at some epoch."""
-    return history.best.correct >= _same_share(TARGET, history)
+def _values(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(row.values())
 
 
 def mean_and_sd(values: Iterable[float], digits: int = 3) -> str:
@@ -150,16 +76,55 @@ def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
     )
 
 
-def summary(histories: list[History]) -> str:
-    """Mean ± sd over the seeds, all counted: accuracies (%) and seconds of training a run."""
-    rows = {
-        "final": [history.final.accuracy for history in histories],
-        "mean of last five": [history.mean_of_last_five for history in histories],
-        "best epoch (chosen on the test set)": [history.best.accuracy for history in histories],
-        "seconds of training": [history.seconds for history in histories],
-    }
-    share = f"{TARGET / 100}% at the last epoch"
-    lines = [
-        f"{len(histories)} seeds, {sum(map(reached, histories))} of them with at least {share}"
-    ]
-    return "\n".join([*lines, *(f"{name:36} {mean_and_sd(v)}" for name, v in rows.items())])
+def epochs_table(history: History) -> Table:
+    """One row an epoch: accuracy in training and on the test images, test loss."""
+    trained, recipe = history.record["train_images"], Recipe(**history.record["recipe"])
+    rows = []
+    for epoch in history:
+        share = (epoch.train_correct or 0) / recipe.epoch_images(epoch.epoch, trained)
+        rows.append(
+            {
+                "epoch": f"{epoch.epoch} of {recipe.epochs}",
+                "training %": "" if epoch.train_correct is None else f"{100 * share:.2f}",
+                "test %": f"{epoch.accuracy:.2f}",
+                "test loss": f"{epoch.test_loss:.4f}",
+            }
+        )
+    return Table(rows)
+
+
+# Why a recipe has a field, for `recipe_table`.
+REASONS = {
+    "epochs": "until it no longer gains",
+    "batch_size": "more images a step: fewer steps, each less noisy",
+    "learning_rate": "the schedule's peak",
+    "schedule": "up, then down to nothing: the end is steady",
+    "warm_up": "share of the steps up to the peak",
+    "nesterov": "momentum that looks ahead",
+    "rotation": "degrees: turned digits are the same digits",
+    "shift": "pixels",
+    "scale": "share of the size",
+    "averaging": "the average of the weights is steadier than the last ones",
+    "first": "share of the images in the first epoch",
+    "hardest": "share of the images after it: those that still teach",
+    "label_smoothing": "nobody is quite sure of the hardest images' labels",
+    "crop": "pixels: the rim is empty, and a third of the work",
+    "net": "a smaller, faster net",
+}
+
+
+def recipe_table(recipe: Recipe) -> Table:
+    """The assignment's recipe beside another, field by field, with a reason for each."""
+    theirs, ours = (dataclasses.asdict(r) for r in (RECIPES["assignment"], recipe))
+    return Table(
+        [
+            {
+                "": field.replace("_", " "),
+                "the assignment": f"{theirs[field]}",
+                "this run": f"{ours[field]}",
+                "why": reason,
+            }
+            for field, reason in REASONS.items()
+        ],
+        left=4,
+    )

@@ -69,13 +69,14 @@ def train(
                 for batch, moves in sampler.batches(epoch, generator):
                     optimizer.zero_grad()
                     output = net(augment(images[batch], moves, recipe, side))
-                    loss = training_loss(output, labels[batch], recipe)
+                    targets = labels[batch]
+                    loss = training_loss(output, targets, recipe)
                     loss.backward()
                     optimizer.step()
                     scheduler.step()
                     average.update()
-                    sampler.update(batch, output, labels[batch])
-                    if not progress.step(loss):  # not finite
+                    sampler.update(batch, output, targets)
+                    if not progress.step(loss, output, targets):  # not finite
                         break
             test_loss, correct = evaluate(average.net, data)
             epochs.append(progress.epoch(test_loss, correct, len(data.test_images)))
@@ -139,8 +140,7 @@ def training_loss(output: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over all parameters of `net`."""
-    # fused: one kernel for all parameters
+    """The recipe's optimiser over all parameters of `net`, in one fused kernel."""
     values = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adam":
         return torch.optim.Adam(net.parameters(), **values)

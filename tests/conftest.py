@@ -4,15 +4,19 @@ import contextlib
 import gzip
 import hashlib
 import http.server
+import os
 import signal
 import subprocess
 import threading
 import time
 
 import pytest
+
+# Before torch is imported: on busy cores its threads wait for each other, ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
-from mnist_lib import data as data_module
+from mnist_lib import download
 from mnist_lib.data import load_sample
 
 
@@ -35,14 +39,14 @@ def start():
     """Start a command as a terminal does, so that Ctrl-C (SIGINT) reaches it; killed in the end."""
     with contextlib.ExitStack() as started:
 
-        def popen(command, **words):
+        def popen(command, **options):
             process = subprocess.Popen(
                 command,
                 stderr=subprocess.PIPE,
                 text=True,
                 # A shell's background jobs, and so their children, ignore SIGINT.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-                **words,
+                **options,
             )
             started.enter_context(process)
             started.callback(process.kill)
@@ -54,19 +58,13 @@ def start():
 @pytest.fixture
 def idx_files(monkeypatch):
     """Four small IDX files as bytes by name, whose MD5 the library takes for the published ones."""
-    random = torch.Generator().manual_seed(0)
-
-    def images(count):
-        values = torch.randint(256, (count, 28, 28), generator=random, dtype=torch.uint8)
-        return idx(values)
-
-    def labels(count):
-        return idx(torch.arange(count, dtype=torch.uint8) % 10)
-
-    contents = (images(60), labels(60), images(20), labels(20))
-    files = dict(zip(data_module.FILES, contents, strict=True))
+    random, contents = torch.Generator().manual_seed(0), []
+    for count in (60, 20):
+        images = torch.randint(256, (count, 28, 28), generator=random, dtype=torch.uint8)
+        contents += [idx(images), idx(torch.arange(count, dtype=torch.uint8) % 10)]
+    files = dict(zip(download.FILES, contents, strict=True))
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(data_module, "FILES", md5)
+    monkeypatch.setattr(download, "FILES", md5)
     return files
 
 
@@ -81,20 +79,24 @@ def idx(values: torch.Tensor) -> bytes:
 def cache(monkeypatch, tmp_path):
     """An empty user cache, and no folder named by the environment; the folder of the files."""
     monkeypatch.delenv("MNIST_DATA", raising=False)
-    monkeypatch.setattr(data_module, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr(download, "user_cache_path", lambda name: tmp_path / "cache" / name)
     return tmp_path / "cache" / "mnist_lib" / "MNIST" / "raw"
 
 
 @pytest.fixture
-def server():
-    """A local web server; `server.pages` maps a path to its bytes, `server.url` is its address."""
+def mirrors(monkeypatch):
+    """A local server with two mirrors of the files, /one/ and /two/, both empty.
+
+    `pages` maps a path to its bytes, `served` lists the paths asked for, and `cut`, if set, is the
+    number of bytes after which a page breaks off.
+    """
+    from torchvision.datasets import MNIST
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             page = self.server.pages.get(self.path)
             self.send_response(200 if page is not None else 404)
-            # The length of the whole: a page may be cut short below.
-            self.send_header("Content-Length", str(len(page or b"")))
+            self.send_header("Content-Length", str(len(page or b"")))  # of the whole page
             self.end_headers()
             if page:
                 self.server.served.append(self.path)
@@ -106,25 +108,17 @@ def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.pages, running.served, running.cut = {}, [], None
         running.url = f"http://127.0.0.1:{running.server_port}/"
+        monkeypatch.setattr(MNIST, "mirrors", [f"{running.url}one/"])
+        monkeypatch.setattr(download, "EXTRA_MIRROR", f"{running.url}two/")
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
 
 
-@pytest.fixture
-def mirrors(monkeypatch, server):
-    """Two mirrors of the files on the local server, /one/ and /two/, both empty."""
-    from torchvision.datasets import MNIST
-
-    monkeypatch.setattr(MNIST, "mirrors", [f"{server.url}one/"])
-    monkeypatch.setattr(data_module, "EXTRA_MIRROR", f"{server.url}two/")
-    return server
-
-
-def serve(server, mirror: str, files: dict[str, bytes]) -> None:
+def serve(mirrors, mirror: str, files: dict[str, bytes]) -> None:
     """Put the files on a mirror, packed."""
     for name, content in files.items():
-        server.pages[f"/{mirror}/{name}.gz"] = gzip.compress(content)
+        mirrors.pages[f"/{mirror}/{name}.gz"] = gzip.compress(content)
 
 
 def write(folder, files: dict[str, bytes]):

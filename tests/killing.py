@@ -1,124 +1,110 @@
-"""Train, kill, go on, compare: `python -m tests.killing FOLDER RECIPE KILLS [writing]`.
+"""Train, kill, go on, compare, for test_kills.py: `python -m tests.killing FOLDER`.
 
-For test_resume.py. Every run is a forked process that is really killed, at KILLS random moments;
-with `writing`, also at every point in the writing of its files where it hurts. Printed last: how
-many were killed, and how many runs ended like the one that nobody disturbed, to the bit.
+Every run is a forked process that is really killed: with each recipe at 20 random moments; with
+`fast`, which keeps most, also at every point in writing where it hurts. Printed last: how many were
+killed, and how many runs ended like the undisturbed one, to the bit.
 """
 
 import dataclasses
-import hashlib
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
 import sys
 import time
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import torch
 
 import mnist_lib
 from mnist_lib.data import load_sample
 
-EPOCHS = 3
-RECIPES = {name: mnist_lib.get_recipe(name, epochs=EPOCHS) for name in mnist_lib.RECIPES}
-RECIPES["adam"] = mnist_lib.get_recipe("logged", epochs=EPOCHS, optimizer="adam")
+KILLS = 20
+RECIPES = {name: mnist_lib.get_recipe(name, epochs=3) for name in ("fast", *mnist_lib.RECIPES)}
+RECIPES["adam"] = mnist_lib.get_recipe("assignment", epochs=3, optimizer="adam")
+FORK = multiprocessing.get_context("fork")
 
 
-def train(folder: Path, recipe: mnist_lib.Recipe, data: mnist_lib.MNIST) -> None:
-    """One whole run, or the rest of it; what it came to is left beside the folder."""
-    mnist_lib.set_seed(0)
+def few(data, count):
+    """So many training images, and 100 test images."""
+    tested = {name: getattr(data, name)[:100] for name in ("test_images", "test_labels")}
+    return dataclasses.replace(data.take(count), **tested)
+
+
+def run(data, folder, recipe, seed=0, verbose=False, **options):
+    """A run or the rest of it: its epochs without their seconds, its record and its weights."""
+    mnist_lib.set_seed(seed)
     net = mnist_lib.make_net(recipe)
-    history = mnist_lib.train(net, data, recipe, verbose=False, folder=folder)
-    digest = hashlib.sha256()
-    for tensor in net.state_dict().values():
-        digest.update(tensor.numpy())
-    epochs = [
-        dataclasses.replace(epoch, seconds=0.0, batches_per_second=0.0).test_line()
-        + f" {epoch.test_loss!r} {epoch.last_batch_loss!r}"
-        for epoch in history
-    ]
-    assert mnist_lib.load_history(folder) == history
-    result = {"epochs": epochs, "record": history.record, "weights": digest.hexdigest()}
-    folder.with_suffix(".json").write_text(json.dumps(result))
+    history = mnist_lib.train(net, data, recipe, seed, verbose, folder, **options)
+    assert folder is None or mnist_lib.load_history(folder) == history
+    epochs = [vars(dataclasses.replace(epoch, seconds=0.0)) for epoch in history]
+    return epochs, history.record, {k: v.tolist() for k, v in net.state_dict().items()}
 
 
-def in_child(work, after: float | None = None, point: int = 0) -> bool:
-    """Run `work` in a process to be killed after seconds or at a point; whether it was killed."""
-    child = os.fork()
-    if child == 0:
-        try:
-            if point:
-                die_at(point)
-            work()
-        except BaseException as error:
-            print(f"the run failed: {error!r}", flush=True)
-            os._exit(1)
-        os._exit(0)
-    if after is not None:
-        time.sleep(after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    if os.WEXITSTATUS(status):
-        sys.exit("a run failed")
-    return False
+def killed(work, after=None, point=0):
+    """Whether `work`, in a process of its own, was killed: after seconds, or at a point."""
+    child = FORK.Process(target=lambda: (die_at(point), work()))
+    child.start()
+    child.join(after)
+    child.kill()  # unless it has ended
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL), "a run failed"
+    return child.exitcode != 0
 
 
-def die_at(point: int) -> None:
+def die_at(point):
     """Have this process killed at so many-th of the points in writing files where it hurts."""
     points = itertools.count(1)
 
-    def around(function, half=None):
-        def wounded(*words, **named):
+    def around(function, before=lambda *args: None):
+        def wounded(*args, **options):
             if next(points) == point:
-                if half:
-                    half(*words)
+                before(*args)
                 os.kill(os.getpid(), signal.SIGKILL)
-            return function(*words, **named)
+            return function(*args, **options)
 
         return wounded
 
     write = Path.write_bytes
-    Path.write_bytes = around(
-        write, lambda path, content: write(path, content[: len(content) // 2])
-    )
-    for name in ("fsync", "replace", "rmdir"):
-        setattr(os, name, around(getattr(os, name)))
-    Path.unlink = around(Path.unlink)
+    Path.write_bytes = around(write, lambda path, data: write(path, data[: len(data) // 2]))
+    for owner, name in ((os, "fsync"), (os, "replace"), (os, "rmdir"), (Path, "unlink")):
+        setattr(owner, name, around(getattr(owner, name)))
 
 
-def main(folder: Path, recipe: mnist_lib.Recipe, kills: int, in_writing: bool) -> None:
-    data = load_sample().take(2 * recipe.batch_size)
-    data = dataclasses.replace(
-        data, test_images=data.test_images[:100], test_labels=data.test_labels[:100]
-    )
-    mnist_lib.training.learning_rates(recipe, 2)  # what torch imports late, once for all children
+def kill_runs(sample, folder):
+    """Kill a recipe's runs and let them go on: how many were killed, and ended as they should."""
+    recipe = RECIPES[folder.name]
+    data = few(sample, 2 * recipe.batch_size)
+    if not torch.accelerator.is_available():  # with one, autograd cannot be forked
+        run(data, None, recipe)  # what torch prepares once, for all children
+
+    def train(name, **death):
+        keep = (folder / f"{name}.json").write_text
+        return killed(lambda: keep(json.dumps(run(data, folder / name, recipe))), **death)
+
     start = time.perf_counter()
-    in_child(partial(train, folder / "undisturbed", recipe, data))
-    whole = time.perf_counter() - start  # a good part of it is the start
-    expected = (folder / "undisturbed.json").read_text()
-
-    random.seed(recipe.name)
-    runs, at_random, writing = [], 0, 0
-    while at_random < kills:
-        run = folder / f"random-{len(runs)}"
-        while in_child(partial(train, run, recipe, data), random.uniform(0, whole)):
-            at_random += 1
-        runs.append(run)
-    for point in itertools.count(1) if in_writing else ():
-        run = folder / f"writing-{point}"
-        if not in_child(partial(train, run, recipe, data), point=point):
-            break
-        writing += 1
-        in_child(partial(train, run, recipe, data))
-        runs.append(run)
-    equal = sum(run.with_suffix(".json").read_text() == expected for run in runs)
-    print(
-        json.dumps({"at_random": at_random, "writing": writing, "runs": len(runs), "equal": equal})
-    )
+    train("undisturbed")
+    whole = time.perf_counter() - start
+    random.seed(folder.name)
+    kills, runs = {"at_random": 0, "writing": 0}, 0
+    while kills["at_random"] < KILLS:
+        while train(f"run-{runs}", after=random.uniform(0, whole)):
+            kills["at_random"] += 1
+        runs += 1
+    while folder.name == "fast" and train(f"run-{runs}", point=kills["writing"] + 1):
+        kills["writing"] += 1
+        train(f"run-{runs}")
+        runs += 1
+    results = [path.read_text() for path in folder.glob("*.json")]
+    equal = results.count((folder / "undisturbed.json").read_text())
+    return kills | {"runs": sum(path.is_dir() for path in folder.iterdir()), "equal": equal}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), RECIPES[sys.argv[2]], int(sys.argv[3]), "writing" in sys.argv)
+    folders = [Path(sys.argv[1], name) for name in RECIPES]
+    with ProcessPoolExecutor(2, FORK) as pool:
+        counts = pool.map(kill_runs, itertools.repeat(load_sample()), folders)
+    print(json.dumps(dict(zip(RECIPES, counts, strict=True))))

@@ -1,4 +1,4 @@
-"""Studies over seeds: resumable, counted by hand, never mixed."""
+"""Studies over seeds: a line a run, stopped and gone on with, never mixed."""
 
 import dataclasses
 import multiprocessing
@@ -6,219 +6,185 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 import torch
 
-from mnist_lib import (
-    DataError,
-    Epoch,
-    History,
-    ParameterError,
-    RunError,
-    get_recipe,
-    load_history,
-    logged_run,
-    make_net,
-    set_seed,
-    training,
-)
-from mnist_lib.files import write_file
-from mnist_lib.study import _run, _setting, distance, main, study, summary
+from mnist_lib import get_recipe, load_study, make_net, set_seed, training
+from mnist_lib import study as study_module
+from mnist_lib.data import MNIST
+from mnist_lib.errors import DataError, ParameterError, RunError
+from mnist_lib.files import append_line
+from mnist_lib.machine import pool
+from mnist_lib.study import _run, _setting, main, study
 
 from .conftest import wait_for, write
 from .test_history import make
 
+RECIPE = get_recipe("assignment", epochs=1)
 
-def test_finished_runs_are_not_trained_again(tmp_path):
-    recipe = get_recipe("logged")
-    kept = dataclasses.replace(make(9900), record={"recipe": dataclasses.asdict(recipe)})
-    for seed in (3, 4):
-        write_file(tmp_path / f"seed-{seed}.json", lambda path: path.write_text(kept.to_json()))
-    assert study(tmp_path, recipe, [3, 4], data_dir="/nowhere") == [kept, kept]
-    with pytest.raises(ParameterError, match=r"seed-3\.json is a run of another recipe"):
-        study(tmp_path, get_recipe("logged", epochs=2), [3])
+
+def few_images(*_, **__):
+    images = torch.arange(240 * 784).sin().abs().mul(255).byte().view(240, 28, 28)
+    labels = torch.arange(240) % 10
+    return MNIST(images, labels, images[:100], labels[:100], source="mnist")
+
+
+def run_on_few(job):
+    study_module.load_mnist = few_images
+    return _run(job)
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """A study's file. Its runs are of few images; this process has three threads meanwhile."""
+    monkeypatch.setattr(study_module, "load_mnist", few_images)
+    monkeypatch.setattr(study_module, "_run", run_on_few)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield tmp_path / "study.jsonl"
+    torch.set_num_threads(threads)
+
+
+def finished(seed, recipe=RECIPE, source="mnist"):
+    return make(9900, source=source, recipe=dataclasses.asdict(recipe), seed=seed)
+
+
+def losses(history):
+    return [(epoch.test_loss, epoch.last_batch_loss) for epoch in history]
+
+
+@pytest.mark.parametrize(
+    ("workers", "validation"), [(pool, False), (lambda _: ThreadPoolExecutor(1), True)]
+)
+def test_each_seed_has_its_weights_order_and_fold(path, monkeypatch, workers, validation):
+    monkeypatch.setattr(study_module, "pool", workers)
+    seeds = [14, 1, 2]
+    histories = study(path, RECIPE, seeds, threads=3, validation=validation)
+    for seed, history in zip(seeds, histories, strict=True):
+        data = few_images().hold_out(seed % 12) if validation else few_images()
+        set_seed(seed)
+        alone = training.train(make_net(RECIPE), data, RECIPE, seed, verbose=False)
+        assert losses(history) == losses(alone)
+        assert history.record == alone.record
+        assert (history.source, history.record["threads"]) == (data.source, 3)
+    assert sorted(load_study(path), key=histories.index) == histories
+
+
+def test_a_study_that_is_stopped_goes_on(path, monkeypatch):
+    monkeypatch.setattr(study_module, "pool", ThreadPoolExecutor)
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    (whole,) = study(path.with_stem("whole"), recipe, [5], 1)
+    calls = [DEFAULT] * 5 + [KeyboardInterrupt, DEFAULT]  # one epoch is left then
+    evaluate = Mock(wraps=training.evaluate, side_effect=calls)
+    monkeypatch.setattr(training, "evaluate", evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        study(path, recipe, [4, 5], 1)
+    line = path.read_text()
+    assert line.count("\n") == 1
+    assert (path.with_suffix("") / "seed-5" / "checkpoint-2.pt").exists()
+    path.write_text(line + line[:-20])  # as if killed while it wrote
+    _, again = study(path, recipe, [4, 5], 1)
+    assert evaluate.call_count == len(calls)
+    assert losses(again) == losses(whole)
+    assert path.read_text() == line + again.to_json()
+    assert sorted(path.parent.iterdir()) == [path, path.with_stem("whole")]
+
+
+@pytest.mark.parametrize("end", range(15))
+def test_half_a_line_is_removed_before_the_next(tmp_path, end):
+    path, line = tmp_path / "file", '{"name": "Ω"}\n'.encode()
+    path.write_bytes(line + line[:end])
+    append_line(path, line.decode())
+    assert path.read_bytes() == line * 2
+
+
+def test_finished_runs_are_not_trained_again(path, monkeypatch, capsys):
+    runs = [finished(3), finished(4)]
+    del runs[1].record["recipe"]["crop"]  # as in a record older than the field
+    path.write_text("".join(run.to_json() for run in runs))
+    assert study(path, RECIPE, [4, 3]) == runs[::-1]
+    args = [str(path.with_suffix("")), "--set", "epochs=1", "--seeds", "3-4"]
+    monkeypatch.setattr("sys.argv", ["study", *args])
+    main()
+    assert "2 seeds" in capsys.readouterr().out
+    assert (list(path.parent.iterdir()), load_study(path)) == ([path], runs)
+
+
+@pytest.mark.parametrize(
+    ("kept", "validation", "differs"),
+    [
+        (finished(3, get_recipe("assignment", epochs=2)), False, "epochs is 2 there, 1 here"),
+        (finished(3, dataclasses.replace(RECIPE, crop=24)), False, "crop is 24 there, 28 here"),
+        (finished(3), True, "of mnist there, of validation here"),
+        (finished(3, source="validation"), False, "of validation there, of mnist here"),
+    ],
+)
+def test_another_study_is_refused(path, kept, validation, differs):
+    path.write_text(kept.to_json())
+    with pytest.raises(ParameterError, match=rf"study\.jsonl, line 1, .*{differs}"):
+        study(path, RECIPE, [5], validation=validation)
 
 
 def test_runs_need_the_full_data_set(tmp_path, idx_files):
     idx_files["train-labels-idx1-ubyte"] = b"half"
     with pytest.raises(DataError, match="is not MNIST's"):
-        study(tmp_path / "out", get_recipe("logged"), [0, 1], data_dir=write(tmp_path, idx_files))
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+        study(tmp_path / "study", RECIPE, [0, 1], data_dir=write(tmp_path / "data", idx_files))
+    assert [file.name for file in (tmp_path / "study").iterdir()] == [".lock"]
 
 
-def test_a_run_is_its_seeds_alone(tmp_path, sample, monkeypatch):
-    """What a worker does, here in this process, on the sample: the seed's run and its file."""
-    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: sample.take(100))
-    recipe = get_recipe("logged", epochs=1)
-    threads = torch.get_num_threads()
-    paths = [tmp_path / f"{name}.json" for name in "abc"]
-    seeds = zip(paths, (5, 6, 5), strict=True)
-    runs = [_run((path, recipe, seed, 1, False, None)) for path, seed in seeds]
-    torch.set_num_threads(threads)
-    assert [load_history(path) for path, _ in runs] == [history for _, history in runs]
-    losses = [history.final.test_loss for _, history in runs]
-    assert losses[0] == losses[2] != losses[1]
-    assert runs[0][1].record["environment"]["threads"] == 1
-
-
-def test_a_run_that_was_stopped_goes_on(tmp_path, sample, monkeypatch):
-    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: sample.take(100))
-    recipe, threads = get_recipe("logged", epochs=3), torch.get_num_threads()
-    test, tests = training.test, []
-
-    def stop(*words):
-        tests.append(None)
-        if len(tests) == 3:
-            raise KeyboardInterrupt
-        return test(*words)
-
-    _, whole = _run((tmp_path / "whole.json", recipe, 5, 1, False, None))
-    monkeypatch.setattr(training, "test", stop)
-    path = tmp_path / "seed-5.json"
-    with pytest.raises(KeyboardInterrupt):
-        _run((path, recipe, 5, 1, False, None))
-    assert not path.exists()
-    assert (tmp_path / "seed-5" / "checkpoint-2.pt").exists()
-    _, again = _run((path, recipe, 5, 1, False, None))
-    torch.set_num_threads(threads)
-    assert len(tests) == 4, "one epoch was left"
-    assert [epoch.test_loss for epoch in again] == [epoch.test_loss for epoch in whole]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["seed-5.json", "whole.json"]
-
-
-def slow(job):
-    """In the place of a run."""
-    job[0].touch()
-    time.sleep(60)
-
-
-SLOW = """
-import mnist_lib.study, tests.test_study
-mnist_lib.study._run = tests.test_study.slow
-mnist_lib.study.load_mnist = lambda *_, **__: None
-mnist_lib.study.main()
-"""
+def pretend(job):
+    """In place of a run: that of seed 0 ends, that of seed 10 is killed, the others take long."""
+    folder, recipe, seed, *_ = job
+    if seed == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if seed:
+        folder.touch()
+        time.sleep(60)
+    return folder, finished(seed, recipe)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_study_that_is_stopped_leaves_nothing_running(tmp_path, start, number):
-    words = [str(tmp_path), "--seeds", "0-9"]
-    process = start([sys.executable, "-c", SLOW, *words], cwd=Path(__file__).parents[1])
-    wait_for(tmp_path / "seed-0.json")
-    wait_for(tmp_path / "seed-1.json")
-    begun = time.monotonic()
+def test_a_study_that_is_stopped_leaves_its_lines_and_nothing_running(tmp_path, start, number):
+    code = (
+        "from tests.test_study import few_images, main, pretend, study_module as module;"
+        "module._run, module.load_mnist = pretend, few_images; main()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "study"), "--seeds", "0-9"]
+    process = start(command, cwd=Path(__file__).parents[1])
+    under_way = [tmp_path / "study" / f"seed-{seed}" for seed in (1, 2)]
+    for run in under_way:
+        wait_for(run)
     process.send_signal(number)  # to the first process alone, as `kill` does
-    _, said = process.communicate(timeout=60)  # until the last of its processes has ended
-    assert time.monotonic() - begun < 20
+    _, said = process.communicate(timeout=20)  # until the last of its processes has ended
     if number == signal.SIGINT:
-        assert "mnist_lib.study: stopped; the same words go on with it" in said
-    assert len(list(tmp_path.glob("*.json"))) == 2
+        assert said == "mnist_lib.study: stopped; the same command goes on with it\n"
+    assert load_study(tmp_path / "study.jsonl") == [finished(0, get_recipe("assignment"))]
+    assert sorted((tmp_path / "study").glob("seed-*")) == under_way
 
 
-def test_control_c_is_one_sentence(tmp_path, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("mnist_lib.study.study", stop)
-    monkeypatch.setattr("sys.argv", ["study", str(tmp_path)])
-    with pytest.raises(SystemExit, match="stopped; the same words go on with it"):
-        main()
-
-
-@pytest.mark.parametrize(
-    "words", [["--seeds", "a"], ["--seeds", "3-1"], ["--set", "epochs=0"], ["--processes", "0"]]
-)
-def test_bad_words_are_one_sentence(tmp_path, words, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["study", str(tmp_path), *words])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    said = str(caught.value.code) + capsys.readouterr().err
-    assert "takes a" in said
-
-
-def test_an_old_record_without_later_fields_is_the_same_recipe(tmp_path):
-    old = {"name": "logged", "epochs": 19, "batch_size": 32, "learning_rate": 0.05}
-    kept = dataclasses.replace(make(9900), record={"recipe": old})
-    write_file(tmp_path / "seed-0.json", lambda path: path.write_text(kept.to_json()))
-    assert study(tmp_path, get_recipe("logged"), [0], data_dir="/nowhere") == [kept]
-
-
-def test_validation_and_test_are_not_mixed(tmp_path, sample, monkeypatch):
-    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: sample.take(240))
-    recipe = get_recipe("logged", epochs=1)
-    threads = torch.get_num_threads()
-    _path, history = _run((tmp_path / "seed-13.json", recipe, 13, 1, True, None))
-    torch.set_num_threads(threads)
-    assert (history.source, history.images) == ("validation", 20)
-    assert history.record["train_images"] == 220
-    assert study(tmp_path, recipe, [13], validation=True) == [history]
-    with pytest.raises(ParameterError, match=r"seed-13\.json is a run of another recipe or test"):
-        study(tmp_path, recipe, [13])
-
-
-def test_each_seed_has_its_weights_its_order_and_its_fold(tmp_path, sample, monkeypatch):
-    part = sample.take(240)
-    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: part)
-    recipe = get_recipe("logged", epochs=1)
-    threads = torch.get_num_threads()
-    for seed in (1, 14):
-        _, history = _run((tmp_path / f"seed-{seed}.json", recipe, seed, threads, True, None))
-        held_out = part.hold_out(seed % 12)
-        set_seed(seed)
-        alone = training.train(make_net(recipe), held_out, recipe, seed, verbose=False)
-        assert history.final.test_loss == alone.final.test_loss
-        assert history.record["data"] == held_out.digest
-
-
-def test_a_killed_run_is_one_sentence(tmp_path, monkeypatch, sample):
-    monkeypatch.setattr("mnist_lib.study.load_mnist", lambda *_, **__: sample)
-    monkeypatch.setattr("mnist_lib.study._run", killed)
+def test_a_killed_run_is_one_sentence(path, monkeypatch):
+    monkeypatch.setattr(study_module, "_run", pretend)
     other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
     other.start()
-    with pytest.raises(RunError, match=r"a run was killed, .*: the same words go on with it"):
-        study(tmp_path, get_recipe("logged"), [0])
+    with pytest.raises(RunError, match=r"a run was killed, .*: the same command goes on"):
+        study(path, RECIPE, [0, 10], processes=1)
+    assert load_study(path) == [finished(0)]
     assert other.is_alive(), "the caller's own process is none of the study's"
     other.kill()
 
 
-def killed(_):
-    os.kill(os.getpid(), signal.SIGKILL)
+@pytest.mark.parametrize("args", ["--seeds a", "--seeds 3-1", "--set epochs=0", "--processes 0"])
+def test_bad_arguments_are_one_sentence(tmp_path, args, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["study", str(tmp_path / "study"), *args.split()])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert "must be a" in str(caught.value.code) + capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("1", 1), ("0.5", 0.5), ("adam", "adam"), ("False", False), ("True", True)]
-)
-def test_settings(text, value):
-    name, read = _setting(f"field={text}")
-    assert (name, read, type(read)) == ("field", value, type(value))
-
-
-def test_summary_counts_the_seeds_that_end_on_the_target():
-    text = summary([make(9950, 9944), make(9944, 9943)])
-    assert text.splitlines()[0] == "2 seeds, 1 of them with at least 99.44% at the last epoch"
-
-
-def test_summary_by_hand():
-    text = summary([make(9900, 9940), make(9920, 9930), make(9910, 9920)])
-    assert text.splitlines()[0] == "3 seeds, 0 of them with at least 99.44% at the last epoch"
-    assert "final                                99.300 ± 0.100" in text
-    assert "best epoch (chosen on the test set)  99.300 ± 0.100" in text
-    assert "mean of last five                    99.200 ± 0.050" in text
-
-
-def test_distance_is_zero_from_itself_and_counts_by_hand():
-    logged = logged_run()
-    assert distance([logged], logged) == (0, 0)
-    shifted = History(
-        tuple(
-            Epoch(**(dataclasses.asdict(e) | {"correct": e.correct - 10, "test_loss": 0.1}))
-            for e in logged
-        )
-    )
-    accuracy, loss = distance([shifted], logged)
-    assert accuracy == pytest.approx(0.1)
-    expected = (sum((0.1 - e.test_loss) ** 2 for e in logged) / 19) ** 0.5
-    assert loss == pytest.approx(expected)
-    assert distance([logged, shifted], logged)[0] == pytest.approx(0.05), "the mean"
+@pytest.mark.parametrize("value", [1, 0.5, "adam", False, True])
+def test_settings(value):
+    assert repr(_setting(f"field={value}")) == repr(("field", value))

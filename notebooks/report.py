@@ -1,0 +1,146 @@
+"""From the records: the tables of the README files, the README's picture, the library's share."""
+
+import json
+import re
+import statistics
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from mnist_lib import RECIPES, History, load_study, logged_run, logged_runs, recorded_studies
+from mnist_lib.tables import Table, mean_and_error, mean_and_sd
+from mnist_lib.verdict import reached, touched
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "notebooks" / "records"
+MACHINE = ("b2", "dab6")  # the machine of the README's figures: both names round alike
+KEPT = ("recipe", "seed", "machine", "threads", "torch", "parameters", "train_images", "data")
+
+
+def write() -> list[Path]:
+    """All that is made of the records; the documents whose tables were written."""
+    (ROOT / "mnist_lib" / "recorded.jsonl").write_text(recorded(), encoding="utf-8")
+    draw_luck(RECORDS / "luck.png")
+    return tables()
+
+
+def tables(*documents: Path) -> list[Path]:
+    """Write the tables of these documents, of README and records without any, from the records.
+
+    A table stands between `<!-- table: NAME -->` and `<!-- /table -->`; NAME is one of TABLES.
+    """
+    documents = documents or (ROOT / "README.md", RECORDS / "README.md")
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        marked = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- /table -->)", re.DOTALL)
+        text = marked.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text)
+        document.write_text(text, encoding="utf-8")
+    return list(documents)
+
+
+def recorded() -> str:
+    """What the library carries of the records: each recipe's seeds, on the README's machine."""
+    lines = []
+    for study in (*RECIPES, "notebook"):
+        for run in load_study(RECORDS / f"{study}.jsonl"):
+            if study == "notebook" or run.record["machine"] in MACHINE:
+                rounded = {"last_batch_loss": 0.0, "seconds": 0.0, "train_correct": None}
+                epochs = (replace(e, test_loss=round(e.test_loss, 4), **rounded) for e in run)
+                record = {"study": study} | {name: run.record[name] for name in KEPT}
+                lines.append(History(tuple(epochs), run.source, record).to_json())
+    return "".join(lines)
+
+
+def recipes_table() -> str:
+    """Each recipe on the README's machine: means and sd over the seeds, all counted."""
+    rows = []
+    for name, recipe in RECIPES.items():
+        runs = load_study(RECORDS / f"{name}.jsonl")
+        runs = [run for run in runs if run.record["machine"] in MACHINE]
+        rows.append(
+            {
+                "recipe": f"`{name}`",
+                "epochs": str(recipe.epochs),
+                "passes": f"{recipe.passes:.2f}",
+                "last epoch %": mean_and_sd((run.final.accuracy for run in runs), 2),
+                "end at 99.44%": f"{sum(map(reached, runs))} of {len(runs)}",
+                "touch it": f"{sum(map(touched, runs))} of {len(runs)}",
+                "seconds": _seconds(name),
+            }
+        )
+    log = logged_run()
+    values = (str(len(log)), f"{len(log):.2f}", f"{log.final.accuracy:.2f}", "0 of 1", "1 of 1", "")
+    rows.insert(0, dict(zip(rows[0], ("the assignment's log", *values), strict=True)))
+    return Table(rows).markdown()
+
+
+def _seconds(recipe: str) -> str:
+    """The newest time of a recipe on the README's machine, by turns with the others."""
+    # `guess` takes the same steps as `assignment`, at another rate.
+    names = ("assignment", "guess") if recipe == "assignment" else (recipe,)
+    lines = (RECORDS / "benchmark.jsonl").read_text(encoding="utf-8").splitlines()
+    for row in reversed([json.loads(line) for line in lines]):
+        way = row["way"].removeprefix("recipe ").replace("recipe", row.get("recipe", ""))
+        if row["machine"] in MACHINE and row.get("threads") == 2 and way in names:
+            return f"{row['seconds']:.0f}"
+    return ""
+
+
+def files_table() -> str:
+    """The files of runs: how many, of which recipes, on which machines."""
+    rows = []
+    for path in sorted(RECORDS.glob("*.jsonl")):
+        if path.stem in ("search", "benchmark"):
+            continue
+        runs = load_study(path)
+        rows.append(
+            {
+                "file": f"`{path.name}`",
+                "recipes": ", ".join(sorted({run.record["recipe"]["name"] for run in runs})),
+                "machines": ", ".join(sorted({run.record["machine"] for run in runs})),
+                "runs": str(len(runs)),
+                "epochs": str(sum(map(len, runs))),
+            }
+        )
+    return Table(rows, left=3).markdown()
+
+
+def search_table(search: str) -> str:
+    """What came of the ideas of a part of the search: means over folds."""
+    lines = (RECORDS / "search.jsonl").read_text(encoding="utf-8").splitlines()
+    ideas = {}
+    for run in map(json.loads, lines):
+        if run["search"] == search:
+            ideas.setdefault(run["idea"], []).append(run)
+    base = {run["fold"]: run["accuracy"] for run in next(iter(ideas.values()))}
+    rows = []
+    for idea, runs in ideas.items():
+        gains = [run["accuracy"] - base[run["fold"]] for run in runs if run["fold"] in base]
+        losses = [run["loss"] for run in runs if "loss" in run]
+        rows.append(
+            {
+                "idea": idea,
+                "predicted": runs[0]["predicted"],
+                "folds": str(len(runs)),
+                "passes": f"{runs[0]['passes']:.2f}" if "passes" in runs[0] else "",
+                "accuracy %": f"{statistics.fmean(run['accuracy'] for run in runs):.3f}",
+                "against the first": mean_and_error(gains) if any(gains) else "",
+                "loss": f"{statistics.fmean(losses):.4f}" if losses else "",
+            }
+        )
+    return Table(rows, left=2).markdown()
+
+
+def draw_luck(path: Path) -> None:
+    """The README's picture, from the records that ship with the library."""
+    from mnist_lib import plots
+
+    studies = {name: recorded_studies()[name] for name in ("assignment", "steady", "fast")}
+    authors = {"the author's two runs": logged_runs()}
+    plots.plot_luck(authors | studies).get_figure().savefig(path, dpi=110)
+
+
+SEARCHES = "fast, sprint, mining, optimizers, refinements, finalists, all folds, smoothing"
+TABLES = {"recipes": recipes_table, "files": files_table} | {
+    f"search {name}": partial(search_table, name) for name in SEARCHES.split(", ")
+}

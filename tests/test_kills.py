@@ -1,0 +1,143 @@
+"""Runs that are really killed, interrupted, crowded or out of disk: nothing trained is lost."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mnist_lib import RunError, load_history, run_folder
+from mnist_lib.files import held
+
+from .conftest import wait_for
+from .killing import FORK, KILLS, RECIPES, few, run
+
+ROOT = Path(__file__).parents[1]
+RECIPE = RECIPES["fast"]
+SOON = 4  # seconds: two, and as much again for a slow machine
+TRAIN = """
+import sys, mnist_lib
+data = mnist_lib.load_mnist(source="sample").take(500)
+recipe = mnist_lib.get_recipe("steady", epochs=500, batch_size=50)
+mnist_lib.train(mnist_lib.make_net(recipe), data, recipe, folder=sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory):
+    """What tests.killing counts, by recipe."""
+    command = [sys.executable, "-m", "tests.killing", tmp_path_factory.mktemp("kills")]
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # forked, as a pool of threads cannot be
+    result = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def part(sample):
+    return few(sample, 128)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_killed_runs_end_like_undisturbed_ones(kills, recipe):
+    """SIGKILL at random moments and, with the recipe that keeps most, all through writing."""
+    count = kills[recipe]
+    assert count["at_random"] >= KILLS == 20
+    assert count["writing"] >= (20 if recipe == "fast" else 0)
+    assert count["equal"] == count["runs"] > 2
+
+
+def test_control_c(tmp_path, start):
+    """Ends soon, in a sentence before Python's own words."""
+    process = start([sys.executable, "-c", TRAIN, str(tmp_path)])
+    wait_for(tmp_path / "checkpoint-3.pt")
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - begun < SOON
+    done = int(
+        re.search(r"stopped; epochs 1 to (\d+) are kept in .*: run again to go on\n", said)[1]
+    )
+    assert len(load_history(tmp_path)) in (done, done - 1), "if between the writing of the two"
+    assert process.returncode != 0
+
+
+def test_stop_in_jupyter(tmp_path):
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
+    try:
+        client.execute(TRAIN.replace("sys.argv[1]", repr(str(tmp_path))))
+        wait_for(tmp_path / "checkpoint-3.pt")
+        begun = time.monotonic()
+        manager.interrupt_kernel()
+        while (reply := client.get_shell_msg(timeout=60))["msg_type"] != "execute_reply":
+            pass  # to what was asked while the kernel started
+        assert time.monotonic() - begun < SOON
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        assert len(load_history(tmp_path)) >= 2
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def test_two_runs_at_once(part, tmp_path):
+    """The second is refused while the first lives, and not by what it left when it is killed."""
+
+    def hold():
+        with held(tmp_path):
+            ready.set()
+            time.sleep(60)
+
+    ready = FORK.Event()
+    first = FORK.Process(target=hold)
+    first.start()
+    assert ready.wait(60)
+    with pytest.raises(RunError, match=rf"in use by another run: .* remove {tmp_path}/\.lock"):
+        run(part, tmp_path, RECIPE)
+    first.kill()
+    first.join()
+    assert (tmp_path / ".lock").exists()
+    assert run(part, tmp_path, RECIPE) == run(part, None, RECIPE)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB: its folder, and how to mount it again otherwise."""
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", tmp_path]
+        return subprocess.run(command, capture_output=True)
+
+    if shutil.which("mount") is None or mount("size=300k").returncode:
+        pytest.skip("mounting takes root")
+    yield tmp_path, lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_full_disk(part, small_disk):
+    folder, remount = small_disk
+    with pytest.raises(RunError) as caught:
+        run(part, folder, RECIPE)
+    message = (
+        "checkpoint-2.pt cannot be written: No space left on device: mend that, then run again"
+    )
+    assert re.search(f"{message}.*; epoch 1 is kept in {folder}$", str(caught.value))
+    assert {path.name for path in folder.glob("[!.]*")} == {"checkpoint-1.pt", "history.json"}
+    remount("size=1m")
+    assert run(part, folder, RECIPE) == run(part, None, RECIPE)
+
+
+def test_read_only_disk(part, small_disk):
+    folder, remount = small_disk
+    remount("ro")
+    for work in (lambda: run(part, folder, RECIPE), lambda: run_folder(folder, RECIPE, 0, part)):
+        with pytest.raises(RunError, match=f"{folder} cannot be written: Read-only file system$"):
+            work()
+    remount("rw")

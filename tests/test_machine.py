@@ -1,0 +1,57 @@
+"""The device that is taken, the columns of a record, and the name of how a CPU rounds."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mnist_lib import ParameterError, environment, pick_device
+from mnist_lib.machine import rounding
+
+
+def test_devices():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device() == pick_device("auto")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "meta", "cuda:x", None, 3.5])
+def test_unknown_devices(name):
+    with pytest.raises(ParameterError, match="device must be one of auto, cpu, cuda, cuda:N, mps"):
+        pick_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_missing_devices(name):
+    with pytest.raises(ParameterError, match=f"device is '{name}', but this machine has none"):
+        pick_device(name)
+
+
+def test_rounding_leaves_torch_as_it_was():
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    rounding.cache_clear()
+    columns = environment(torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert columns["threads"] == torch.get_num_threads() == threads
+    assert re.fullmatch("[0-9a-f]{4}", columns["machine"])
+    assert (columns["device"], columns["torch"]) == ("cpu", torch.__version__)
+
+
+@pytest.mark.parametrize(("threads", "capability"), [(1, None), (2, None), (1, "default")])
+def test_rounding_of_another_process(threads, capability):
+    """The same for every number of threads; another one if the CPU rounds in another way."""
+    if capability and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"):
+        pytest.skip("this CPU has one way only")
+    code = (
+        f"import torch, mnist_lib.machine as machine; torch.set_num_threads({threads});"
+        f"torch.manual_seed({threads}); print(machine.rounding(), torch.get_num_threads())"
+    )
+    env = os.environ | ({"ATEN_CPU_CAPABILITY": capability} if capability else {})
+    command = [sys.executable, "-c", code]
+    there = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    name, left = there.stdout.split()
+    assert (name == rounding()) is (capability is None)
+    assert int(left) == threads

@@ -1,0 +1,104 @@
+"""Receptive fields: by hand, by gradients, and what is refused."""
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from mnist_lib import RECIPES, Net, ParameterError, get_recipe, layer_table
+from mnist_lib.net import SprintNet, count_parameters, make_net
+
+from .test_net import ROWS
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipes_net(name):
+    recipe = get_recipe(name)
+    net = make_net(recipe)
+    table = layer_table(net)
+    assert table.parameters == count_parameters(net)
+    side = recipe.crop // table[0].jump
+    assert table[0].output_shape[1:] == (side, side)
+
+
+def test_the_sprint_net_by_hand():
+    table = layer_table(SprintNet(crop=24), (1, 24, 24))
+    by_hand = {"fold": (2, 2), "conv1": (6, 2), "conv2": (10, 2), "pool": (12, 4), "conv3": (20, 4)}
+    fields = {row.name: (row.receptive_field, row.jump) for row in table}
+    assert {name: fields[name] for name in by_hand} == by_hand
+    assert table.parameters == 15_066
+
+
+def test_the_assignments_net_by_hand():
+    table = layer_table(Net())
+    fields = [3, 3, 5, 5, 6, 10, 10, 14, 14, 16, 24, 24, 32, 32]
+    assert [layer.receptive_field for layer in table] == fields
+    assert [layer.jump for layer in table] == [1] * 4 + [2] * 5 + [4] * 5
+
+
+def test_fields_are_what_a_gradient_reaches():
+    """Pixels that one output in the middle depends on, with every path open."""
+    net = Net().eval()
+    net.pool1, net.pool2 = nn.AvgPool2d(2, 2), nn.AvgPool2d(2, 2)  # max hides all but one path
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, 0.1)
+    outputs = {}
+    for name, module in net.named_children():
+        module.register_forward_hook(lambda _, __, out, name=name: outputs.update({name: out}))
+    table = layer_table(net, (1, 128, 128))
+    image = torch.ones(1, 1, 128, 128, requires_grad=True)
+    net(image)
+    assert len(table) == 14
+    for layer in table:
+        output = outputs[layer.name]
+        middle = output.shape[-1] // 2
+        (gradient,) = torch.autograd.grad(output[0, 0, middle, middle], image, retain_graph=True)
+        reached = torch.nonzero(gradient[0, 0])
+        height, width = (reached.max(dim=0).values - reached.min(dim=0).values + 1).tolist()
+        assert height == width == layer.receptive_field, layer.name
+
+
+def test_another_net():
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 5, stride=2, dilation=2),  # effective kernel 9: 28 -> 10
+        nn.ReLU(),
+        nn.AvgPool2d(3, stride=1),  # 10 -> 8
+        nn.AdaptiveMaxPool2d(4),  # 2 x 2
+        nn.Dropout(0.1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+    table = layer_table(net)
+    assert [layer.receptive_field for layer in table] == [9, 9, 13, 15, 15, 15, 27]
+    assert [layer.jump for layer in table][:5] == [2, 2, 2, 4, 4]
+    assert table[-1].output_shape == (10,)
+    assert "assignment" not in str(table)
+    assert net.training, "the table is made on a copy"
+
+
+class Pooling(Net):
+    def forward(self, x):
+        return self.conv2(F.max_pool2d(self.conv1(x), 2))
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.Sequential(nn.Conv2d(1, 1, (3, 1))), r"'0' has a kernel_size of \(3, 1\)"),
+        (nn.Sequential(nn.ConvTranspose2d(1, 1, 3)), "'0' is a ConvTranspose2d"),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(5)), "pools 28 pixels to 5"),
+        (Pooling(), r"'conv2' gets \(14, 14\).*\(28, 28\)"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused(net, message):
+    with pytest.raises(ParameterError, match=message):
+        layer_table(net)
+
+
+def test_the_printed_table_marks_where_the_assignments_is_off():
+    lines = str(layer_table(Net())).splitlines()
+    assert " ".join(lines[2].split()) == "conv1, Conv2d 8 x 28 x 28 80 3 3"
+    assert lines[-1].split() == ["total", "13,322"]
+    for line, layer, (*_, printed) in zip(lines[2:-1], layer_table(Net()), ROWS, strict=True):
+        off = "" if int(printed) == layer.receptive_field else "*"
+        assert line.split()[-2:] == [str(layer.receptive_field), printed + off]
