@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-NOTEBOOK := notebooks/mnist_99_44.ipynb
 # Parameters for `make run`, as in: make run ARGS="-p epochs 1 -p seed 3"
 ARGS ?=
 
@@ -15,8 +14,8 @@ run: $(READY)  ## train on MNIST, write the executed notebook, print the verdict
 test: $(READY)  ## the tests; neither network nor MNIST needed
 	$(BIN)/python -m pytest
 
-check: $(READY)  ## run the committed notebook on all of MNIST and compare its outputs
-	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=14400 $(NOTEBOOK)
+check: $(READY)  ## run the committed notebooks, on all of MNIST, and compare their outputs
+	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=14400 notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -26,7 +25,7 @@ lint: $(READY)
 colab: $(READY)  ## one self-contained notebook to upload to Colab
 	$(BIN)/python notebooks/tools.py colab
 
-record: $(READY)  ## execute the committed notebook in place and keep its run
+record: $(READY)  ## execute the committed notebooks in place and keep the run
 	$(BIN)/python notebooks/tools.py record
 
 tables: $(READY)  ## write the tables of the README files from the records

@@ -126,8 +126,8 @@ def plot_luck(
     ax.set_ylim(len(rows) - 0.4, -0.95)
     error = 100 * math.sqrt(TARGET / 1e4 * (1 - TARGET / 1e4) / 1e4)
     ax.errorbar(goal, -0.75, xerr=error, color="black", capsize=3)
-    text = f"target {goal}% ± {error:.3f}, the error of 10,000 digits"
-    ax.text(goal - error - 0.008, -0.75, text, ha="right", va="center", fontsize=9)
+    title = f"dotted: the target, {goal}%; bar: ± {error:.3f}, the error of 10,000 test digits"
+    ax.set_title(title, fontsize=10)
     ax.plot([], [], "o", color=THIS, markersize=5, label="last epoch")
     circle = {"color": GREY, "markerfacecolor": "none", "markersize": 5}
     ax.plot([], [], "o", label="best epoch, picked on the test set", **circle)

@@ -4,7 +4,6 @@ import json
 import re
 import statistics
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from mnist_lib import RECIPES, History, load_study, logged_run, logged_runs, recorded_studies
@@ -105,17 +104,37 @@ def files_table() -> str:
     return Table(rows, left=3).markdown()
 
 
-def search_table(search: str) -> str:
-    """What came of the ideas of a part of the search: means over folds."""
+def ideas(search: str) -> dict[str, list[dict]]:
+    """A part of the search: for each idea its runs, a fold each, in the order they were tried.
+
+    Each run has its `gain`, in points, over the first idea on the same fold, if that was tried.
+    """
     lines = (RECORDS / "search.jsonl").read_text(encoding="utf-8").splitlines()
-    ideas = {}
+    found = {}
     for run in map(json.loads, lines):
         if run["search"] == search:
-            ideas.setdefault(run["idea"], []).append(run)
-    base = {run["fold"]: run["accuracy"] for run in next(iter(ideas.values()))}
+            found.setdefault(run["idea"], []).append(run)
+    base = {run["fold"]: run["accuracy"] for run in next(iter(found.values()))}
+    for run in (run for runs in found.values() for run in runs):
+        run["gain"] = run["accuracy"] - base[run["fold"]] if run["fold"] in base else None
+    return found
+
+
+def gains(search: str, folds: int = 4) -> dict[str, tuple[float, float]]:
+    """For each later idea on so many folds at least: its mean gain and the standard error."""
+    values = {idea: [run["gain"] for run in runs] for idea, runs in ideas(search).items()}
+    return {
+        idea: (statistics.fmean(gain), statistics.stdev(gain) / len(gain) ** 0.5)
+        for idea, gain in list(values.items())[1:]
+        if len(gain) >= folds and None not in gain
+    }
+
+
+def search_table(search: str) -> str:
+    """What came of the ideas of a part of the search: means over folds."""
     rows = []
-    for idea, runs in ideas.items():
-        gains = [run["accuracy"] - base[run["fold"]] for run in runs if run["fold"] in base]
+    for idea, runs in ideas(search).items():
+        gain = [run["gain"] for run in runs if run["gain"] is not None]
         losses = [run["loss"] for run in runs if "loss" in run]
         rows.append(
             {
@@ -124,10 +143,33 @@ def search_table(search: str) -> str:
                 "folds": str(len(runs)),
                 "passes": f"{runs[0]['passes']:.2f}" if "passes" in runs[0] else "",
                 "accuracy %": f"{statistics.fmean(run['accuracy'] for run in runs):.3f}",
-                "against the first": mean_and_error(gains) if any(gains) else "",
+                "against the first": mean_and_error(gain) if any(gain) else "",
                 "loss": f"{statistics.fmean(losses):.4f}" if losses else "",
             }
         )
+    filled = [name for name in rows[0] if any(row[name] for row in rows)]
+    return Table([{name: row[name] for name in filled} for row in rows], left=2).markdown()
+
+
+def machines_table() -> str:
+    """Each recipe on each machine, with as many threads."""
+    together = {}
+    for name in RECIPES:
+        for run in load_study(RECORDS / f"{name}.jsonl"):
+            key = (name, run.record["machine"], run.record["threads"])
+            together.setdefault(key, []).append(run)
+    rows = [
+        {
+            "recipe": f"`{name}`",
+            "machine": machine,
+            "threads": str(threads),
+            "seeds": str(len(runs)),
+            "last epoch %": mean_and_sd(run.final.accuracy for run in runs),
+            "best epoch %": mean_and_sd(run.best.accuracy for run in runs),
+            "seconds a run": mean_and_sd((run.seconds for run in runs), 1),
+        }
+        for (name, machine, threads), runs in together.items()
+    ]
     return Table(rows, left=2).markdown()
 
 
@@ -140,7 +182,4 @@ def draw_luck(path: Path) -> None:
     plots.plot_luck(authors | studies).get_figure().savefig(path, dpi=110)
 
 
-SEARCHES = "fast, sprint, mining, optimizers, refinements, finalists, all folds, smoothing"
-TABLES = {"recipes": recipes_table, "files": files_table} | {
-    f"search {name}": partial(search_table, name) for name in SEARCHES.split(", ")
-}
+TABLES = {"recipes": recipes_table, "files": files_table}

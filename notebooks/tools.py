@@ -18,9 +18,12 @@ from nbclient.exceptions import DeadKernelError
 from papermill.cli import papermill as papermill_command
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
+from mnist_lib import check_run, load_history
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
 RECORDS = ROOT / "notebooks" / "records"
+REPORTS = [ROOT / "notebooks" / name for name in ("seeds.ipynb", "search.ipynb")]
 SETUP = "setup"  # id of the notebook's first code cell
 
 CARRIED = '''\
@@ -104,7 +107,7 @@ def colab(target: Path = ROOT / "dist" / "mnist_99_44_colab.ipynb") -> Path:
 
 
 def record() -> Path:
-    """Execute the committed notebook in place on MNIST; keep its run and curves in `records`."""
+    """Execute the committed notebooks in place on MNIST; keep the main one's run in `records`."""
     run = ROOT / "runs" / "assignment-seed0"
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     parameters = _cell(notebook, "parameters")
@@ -113,20 +116,28 @@ def record() -> Path:
     assert parameters.source != committed, "no cell with resume: bool = True"
     os.environ.pop("MNIST_RUNS", None)
     shutil.rmtree(run, ignore_errors=True)  # if the sample takes MNIST's place, there is none
-    NotebookClient(
-        notebook,
-        timeout=None,
-        record_timing=False,
-        resources={"metadata": {"path": str(NOTEBOOK.parent)}},
-    ).execute()
+    execute(notebook)
     parameters.source = committed
-    settle(notebook)
-    notebook.metadata.language_info = {"name": "python"}  # not the version of this machine
     # First of all, since there is no such run if MNIST was not found.
     shutil.copy(run / "history.json", RECORDS / "notebook.jsonl")
-    shutil.copy(run / "curves.png", RECORDS)
+    report.write()
+    # This cell compares the run with the recorded one, which it has just become.
+    (checked,) = _cell(notebook, "checks").outputs
+    checked.text = check_run(load_history(run)) + "\n"
     nbformat.write(notebook, NOTEBOOK)
+    for path in REPORTS:
+        notebook = nbformat.read(path, as_version=4)
+        execute(notebook)
+        nbformat.write(notebook, path)
     return run
+
+
+def execute(notebook) -> None:
+    """Run a notebook's cells in its own folder; leave its outputs settled."""
+    resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
+    NotebookClient(notebook, timeout=None, record_timing=False, resources=resources).execute()
+    settle(notebook)
+    notebook.metadata.language_info = {"name": "python"}  # not the version of this machine
 
 
 def settle(notebook) -> None:
