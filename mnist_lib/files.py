@@ -1,6 +1,7 @@
 """Files that are whole or not there: written aside, brought to the disk, renamed; one user each."""
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -61,7 +62,7 @@ def _to_disk(path: Path, flags: int) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line, its end included, to a file that may not be there; on the disk when this returns.
+    """Add a line of JSON to a file that may not be there; on the disk when this returns.
 
     What a process that was killed has left of a line is removed first. Makes the folder. Raises
     RunError if the file cannot be written.
@@ -73,7 +74,12 @@ def append_line(path: Path, line: str) -> None:
             content = file.read()
             # Only then: another study may add a line of its own to this file just now.
             if content and not content.endswith(b"\n"):
-                file.truncate(content.rfind(b"\n") + 1)
+                last = content.rfind(b"\n") + 1
+                try:
+                    json.loads(content[last:])
+                    file.write(b"\n")  # a whole line: an editor has left out its end
+                except ValueError:
+                    file.truncate(last)
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())

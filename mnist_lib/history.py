@@ -3,6 +3,7 @@
 The same types hold a run trained here and one read from a printed log (`log.py`).
 """
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -113,7 +114,7 @@ class History:
         known = COLUMNS if self.epochs[0].train_correct is not None else COLUMNS[:-1]
         columns = {name: [getattr(epoch, name) for epoch in self] for name in known}
         head = self.record | {"source": self.source, "images": self.images}
-        return json.dumps(head | columns, ensure_ascii=False) + "\n"
+        return json.dumps(head | columns) + "\n"
 
     @classmethod
     def from_json(cls, text: str, name: str = "history") -> "History":
@@ -155,10 +156,12 @@ def load_study(path: str | os.PathLike) -> list[History]:
     Raises as `load_history` does; a DataError names the line.
     """
     path = as_folder("path", path)
-    # What follows the last line's end was cut short as it was written.
-    lines = _read(path).split("\n")[:-1]
-    named = ((f"{path}, line {number}", line) for number, line in enumerate(lines, 1))
-    return [History.from_json(line, name) for name, line in named]
+    lines = [(f"{path}, line {n}", line) for n, line in enumerate(_read(path).split("\n"), 1)]
+    *whole, (name, last) = lines
+    runs = [History.from_json(line, name) for name, line in whole]
+    with contextlib.suppress(DataError):  # cut short as it was written, or nothing
+        runs.append(History.from_json(last, name))
+    return runs
 
 
 def _read(path: Path) -> str:

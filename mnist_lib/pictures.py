@@ -163,6 +163,6 @@ def _tiles(images: torch.Tensor, columns: int, ax: Axes | None) -> Axes:
     canvas[:count] = images.cpu()
     canvas = canvas.view(rows, columns, height, width).transpose(1, 2)
     picture = 255 - canvas.reshape(rows * height, columns * width)
-    ax.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)
+    ax.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     ax.set_axis_off()
     return ax

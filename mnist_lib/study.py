@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from .data import FOLDS, load_mnist
-from .errors import MnistLibError, ParameterError, RunError, check_whole
+from .errors import MnistLibError, ParameterError, RunError, check, check_whole
 from .files import append_line, as_folder, check_writable
 from .history import History, load_study
 from .machine import pool
@@ -49,6 +49,7 @@ def study(
     check_whole("processes", processes)
     check_whole("threads", threads)
     file = as_folder("file", file)
+    check("file", str(file), bool(file.name), "the name of a file")
     if file.suffix != ".jsonl":
         file = file.with_name(f"{file.name}.jsonl")
     under_way = file.with_suffix("")  # where the runs that are not done keep their checkpoints
@@ -56,7 +57,7 @@ def study(
     done = _runs(file, recipe, source)
     jobs = [
         (under_way / f"seed-{seed}", recipe, seed, threads, validation, data_dir)
-        for seed in seeds
+        for seed in dict.fromkeys(seeds)
         if seed not in done
     ]
     if jobs:
@@ -87,9 +88,11 @@ def study(
                 if process not in others:
                     process.terminate()  # their checkpoints stay
             raise
+    done = _runs(file, recipe, source)
+    for seed in done:  # a study may have been killed between the two lines above
+        shutil.rmtree(under_way / f"seed-{seed}", ignore_errors=True)
     if under_way.is_dir() and not any(under_way.glob("seed-*")):
         shutil.rmtree(under_way, ignore_errors=True)
-    done = _runs(file, recipe, source)
     return [done[seed] for seed in seeds]
 
 
@@ -100,6 +103,8 @@ def _runs(file: Path, recipe: Recipe, source: str) -> dict[int, History]:
         differing = differences(run.record.get("recipe"), dataclasses.asdict(recipe))
         if run.source != source:
             differing.append(f"the images are of {run.source} there, of {source} here")
+        if "seed" not in run.record:
+            differing.append("it has no seed")
         if differing:
             raise ParameterError(
                 f"{file}, line {line}, is a run of another study: {'; '.join(differing)}; name "

@@ -72,19 +72,15 @@ def verdict(net: nn.Module, history: History) -> Verdict:
     fulfil it, if the run's recipe has such.
     """
     logged, parameters = logged_run(), count_parameters(net)
-    first, best, end = (
-        history.first_to_reach(_same_share(TARGET, history)),
-        history.best,
-        logged.final,
-    )
+    best, end, theirs = history.best, logged.final, logged.mean_of_last_five
+    first = history.first_to_reach(_same_share(TARGET, history))
     hit = f"epoch {first.epoch}" if first else "never"
-    theirs = logged.mean_of_last_five
     claims = [
         (
             f"fewer than {BUDGET:,} parameters",
             f"{LOGGED_PARAMETERS:,}",
             f"{parameters:,}",
-            lambda run: run.record.get("parameters", parameters) < BUDGET,
+            lambda run: (parameters if run is history else run.record["parameters"]) < BUDGET,
         ),
         (
             "99.44% reached, first epoch",

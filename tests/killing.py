@@ -34,10 +34,10 @@ def few(data, count):
     return dataclasses.replace(data.take(count), **tested)
 
 
-def run(data, folder, recipe, seed=0, verbose=False, **options):
+def run(data, folder, recipe, seed=0, verbose=False, net=mnist_lib.make_net, **options):
     """A run or the rest of it: its epochs without their seconds, its record and its weights."""
     mnist_lib.set_seed(seed)
-    net = mnist_lib.make_net(recipe)
+    net = net(recipe)
     history = mnist_lib.train(net, data, recipe, seed, verbose, folder, **options)
     assert folder is None or mnist_lib.load_history(folder) == history
     epochs = [vars(dataclasses.replace(epoch, seconds=0.0)) for epoch in history]

@@ -1,100 +1,60 @@
-"""The benchmark: its counting by hand, its two ways against each other, its words."""
+"""The benchmark: its table by hand, its rows in a file, its arguments."""
 
-import re
+import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
 
-from mnist_lib import RECIPES, benchmark, get_recipe
-from mnist_lib.benchmark import Measurement, agreement, main, operations, table
-from mnist_lib.device import peak_memory
+from mnist_lib import RECIPES, benchmark
+from mnist_lib.benchmark import table
 
 
-def test_operations_by_hand():
-    forward = (
-        8 * 9 * 28**2  # conv1
-        + 16 * 8 * 9 * 28**2
-        + 2 * 16 * 16 * 9 * 14**2
-        + 16 * 16 * 9 * 5**2
-        + 32 * 16 * 9 * 3**2
-        + 10 * 32 * 3**2
-    )
-    # Each as much again for the weights' gradient and the input's, which is not taken of images.
-    assert operations() == 2 * (3 * forward - 8 * 9 * 28**2)
-
-
-def test_both_ways_are_the_same_mathematics(sample):
-    assert agreement(sample, get_recipe("logged", batch_size=8)) < 1e-12
-
-
-def test_agreement_notices_another_net(sample, monkeypatch):
-    forward = benchmark.Net.forward
-    monkeypatch.setattr(
-        benchmark, "AssignmentNet", type("Bent", (benchmark.Net,), {"forward": bent(forward)})
-    )
-    assert agreement(sample, get_recipe("logged", batch_size=8)) > 1e-6
-
-
-def bent(forward):
-    return lambda self, x: 1.001 * forward(self, x)
-
-
-def test_table_by_hand():
-    slow, fast = ([Measurement(seconds, 800_000_000) for seconds in of] for of in ((2, 9, 4), (1,)))
-    measured = {(2, 32, "the assignment's way"): slow, (2, 32, "mnist_lib.train"): fast}
-    lines = table(measured, {2: 100e9}, images=6000).splitlines()
-    assert lines[2].split() == [
-        *("2", "32", "the", "assignment's", "way"),
-        *("47.0", "40.0", "1.00", "18%", "800", "MB"),  # 188 batches in the median of 4 seconds
-    ]
-    assert lines[3].split()[3:] == ["188.0", "10.0", "4.00", "70%", "800", "MB"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_peak_memory_sees_what_was_freed():
-    before = peak_memory()
-    torch.zeros(before // 4 + 50_000_000)
-    assert peak_memory() > before + 100_000_000
-
-
-def test_it_prints_one_table(monkeypatch, capsys, sample, tmp_path):
+def run(monkeypatch, sample, *args):
     monkeypatch.setattr(benchmark, "load_mnist", lambda _: sample)
-    monkeypatch.chdir(tmp_path)
-    words = ["--images", "128", "--rounds", "1", "--threads", "1", "--batches", "16"]
-    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
-    main()
-    out = capsys.readouterr().out
-    assert "the median of 1 rounds of 128 images" in out
-    assert out.count("mnist_lib.train") == 1
-    assert "GFLOP/s" in out
-    assert "agree within" in out
-    whole = {}
-    for name in RECIPES:
-        seconds, epochs, kept, share = re.search(
-            rf"recipe {name}, 1 threads: (.+) s for its (.+) epochs; a checkpoint takes (.+) ms, "
-            "(.+)% of an epoch",
-            out,
-        ).groups()
-        epoch = float(seconds) / int(epochs)
-        assert float(share) == pytest.approx(float(kept) / 10 / epoch, rel=0.05, abs=0.01)
-        whole[name] = float(seconds)
-    (times,) = re.findall("logged trains (.+) times as long as fast", out)
-    assert float(times) == pytest.approx(whole["logged"] / whole["fast"], rel=0.05)
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(sys, "argv", ["benchmark", *args])
+    benchmark.main()
+
+
+def test_rows_and_table_by_hand(monkeypatch, sample):
+    """Medians of three rounds, taken by turns, scaled from 3,000 images to 60,000."""
+    seconds = iter([2, 1, 9, 1, 4, 1])
+    stubs = {"pool": ThreadPoolExecutor, "measure": lambda *_: next(seconds), "RECIPES": {}}
+    for name, stub in stubs.items():
+        monkeypatch.setattr(benchmark, name, stub)
+    rows = benchmark.benchmark(sample, 3000, 3, threads=[2], batches=[32])
+    recipe = {"threads": 2, "batch": 64, "way": "recipe fast", "seconds": 30.04}
+    assert [line.split() for line in table([*rows, recipe]).splitlines()[2:]] == [
+        ["2", "32", "assignment", "80.0", "1.00"],
+        ["2", "32", "train", "20.0", "4.00"],
+        ["2", "64", "recipe", "fast", "30.0"],
+    ]
+
+
+def test_rows_are_printed_and_added_to_a_file(monkeypatch, sample, capsys, tmp_path):
+    file, sizes = tmp_path / "rows.jsonl", "--images 128 --rounds 1 --threads 1 --batches 16"
+    file.write_text('{"way": "before"}\n')
+    run(monkeypatch, sample, *sizes.split(), "--file", str(file))
+    before, *rows = map(json.loads, file.read_text().splitlines())
+    assert before == {"way": "before"}
+    assert [(row["way"], row["batch"]) for row in rows] == [
+        *(("assignment", 16), ("train", 16)),
+        *((f"recipe {name}", recipe.batch_size) for name, recipe in RECIPES.items()),
+    ]
+    assert {(row["threads"], row["rounds"], row["images"]) for row in rows} == {(1, 1, 128)}
+    assert all(row["seconds"] > 0 and row["machine"] for row in rows)
+    assert capsys.readouterr().out.endswith(f"{table(rows)}\n")
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
-        (["--rounds", "0"], "takes whole numbers of at least 1, not '0'"),
-        (["--batches", "32", "x"], "takes whole numbers of at least 1, not 'x'"),
+        (["--rounds", "0"], "whole numbers of at least 1, got '0'"),
+        (["--batches", "32", "x"], "whole numbers of at least 1, got 'x'"),
         (["--images", "100"], "batch_size is 128, but there are only 100"),
     ],
 )
-def test_bad_words_are_one_sentence(monkeypatch, capsys, sample, words, message):
-    monkeypatch.setattr(benchmark, "load_mnist", lambda _: sample)
-    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
+def test_bad_arguments_are_one_sentence(monkeypatch, sample, capsys, args, message):
     with pytest.raises(SystemExit) as caught:
-        main()
+        run(monkeypatch, sample, *args)
     assert message in capsys.readouterr().err + str(caught.value)

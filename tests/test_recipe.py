@@ -1,85 +1,75 @@
-"""Recipes and devices: the defaults, and every parameter that makes no sense."""
+"""Recipes: the assignment's numbers, the limits of every field, and what tells two apart."""
 
-import dataclasses
+from dataclasses import FrozenInstanceError, asdict, astuple, fields, replace
 
 import pytest
-import torch
 
-from mnist_lib import ParameterError, get_recipe, pick_device, set_seed
+from mnist_lib import RECIPES, ParameterError, Recipe, get_recipe
+from mnist_lib.recipe import LIMITS, differences
+
+VALUES = {  # of fields with the same limits: some that are taken, some that are refused
+    "name": (["a-b_1", "x" * 40], ["", "x" * 41, "../up", "a b", 3]),
+    "epochs batch_size": ([1, 10**6], [0, -1, 2.5, True, "big"]),
+    "learning_rate": ([1, 1e-9], [0, -1, "0.1", float("nan"), 10**400]),
+    "momentum warm_up scale averaging label_smoothing": ([0, 0.999], [-0.1, 1, 1.0, "0.9", True]),
+    "weight_decay rotation shift": ([0, 4, 0.5], [-4, "1", float("inf"), 10**400]),
+    "first hardest": ([0.001, 1], [0, 1.01, 1.5, "half", False]),
+    "crop": ([20, 24, 28], [18, 30, 21, 24.0, "24"]),
+    "nesterov": ([True, False], [1, "no"]),
+    "optimizer": (["sgd", "adam"], ["magic", 3]),
+    "schedule": (["constant", "one_cycle"], ["step"]),
+    "net": (["assignment", "sprint"], ["big"]),
+}
 
 
-def test_logged_is_the_assignments():
-    recipe = get_recipe("logged")
-    assert (recipe.epochs, recipe.batch_size, recipe.optimizer) == (19, 32, "sgd")
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        recipe.epochs = 3
+def test_assignment_is_as_its_author_published_it():
+    assert astuple(get_recipe("assignment", batch_size=None)) == (
+        *("assignment", 19, 32, 0.01, 0.9, "sgd", "assignment", 28, False, 0.0, "constant", 0.0),
+        *(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0),  # nothing augmented, averaged, left out or smoothed
+    )
+    with pytest.raises(FrozenInstanceError):
+        RECIPES["assignment"].epochs = 3
 
 
-def test_overrides_that_are_none_leave_the_recipe():
-    recipe = get_recipe("logged", epochs=3, batch_size=None, learning_rate=1)
-    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (3, 32, 1.0)
+@pytest.mark.parametrize("field", [field.name for field in fields(Recipe)])
+def test_every_field_has_its_limits(field):
+    ((taken, refused),) = (values for names, values in VALUES.items() if field in names.split())
+    for value in taken:
+        assert getattr(replace(RECIPES["assignment"], **{field: value}), field) == value
+    for value in refused:
+        with pytest.raises(ParameterError, match=f"^{field} must be {LIMITS[field][1]}, got "):
+            replace(RECIPES["assignment"], **{field: value})
+
+
+def test_unknown_recipes_and_fields():
+    for name in ("fastest", ["fast"], None):
+        with pytest.raises(ParameterError, match=f"recipe must be one of {', '.join(RECIPES)}, "):
+            get_recipe(name)
+    for field, message in (("layers", "got 'layers'"), ("momentum", "nesterov needs a momentum")):
+        with pytest.raises(ParameterError, match=message):
+            get_recipe("fast", **{field: 0})
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "value", "message"),
+    ("first", "hardest", "count", "images", "steps"),
     [
-        ("fastest", "epochs", 1, "recipe takes one of logged, fast, steady, sprint, not 'fastest'"),
-        (["logged"], "epochs", 1, "recipe takes one of logged, fast, steady, sprint, not"),
-        ("logged", "learning_rate", 10**400, "learning_rate takes a number above 0"),
-        ("logged", "epochs", 0, "epochs takes a whole number of at least 1, not 0"),
-        ("logged", "epochs", 2.5, "epochs takes a whole number of at least 1, not 2.5"),
-        ("logged", "epochs", True, "epochs takes a whole number"),
-        ("logged", "batch_size", "big", "batch_size takes a whole number of at least 1, not 'big'"),
-        ("logged", "learning_rate", 0, "learning_rate takes a number above 0, not 0"),
-        ("logged", "learning_rate", float("nan"), "learning_rate takes a number above 0, not nan"),
-        ("logged", "learning_rate", "0.1", "learning_rate takes a number above 0, not '0.1'"),
-        ("logged", "momentum", 1, "momentum takes a number from 0 to less than 1, not 1"),
-        ("logged", "momentum", "0.9", "momentum takes a number from 0 to less than 1, not '0.9'"),
-        ("fast", "averaging", 1.0, "averaging takes a number from 0 to less than 1, not 1.0"),
-        ("fast", "warm_up", -0.1, "warm_up takes a number from 0 to less than 1, not -0.1"),
-        ("fast", "scale", 1, "scale takes a number from 0 to less than 1, not 1"),
-        ("fast", "rotation", -4, "rotation takes a number of at least 0, not -4"),
-        ("fast", "shift", "1", "shift takes a number of at least 0, not '1'"),
-        ("fast", "weight_decay", -1, "weight_decay takes a number of at least 0, not -1"),
-        ("fast", "crop", 18, "crop takes an even number from 20 to 28, not 18"),
-        ("fast", "crop", 30, "crop takes an even number from 20 to 28, not 30"),
-        ("fast", "hardest", 0, "hardest takes a number above 0, at most 1, not 0"),
-        ("fast", "hardest", 1.5, "hardest takes a number above 0, at most 1, not 1.5"),
-        ("fast", "hardest", "half", "hardest takes a number above 0, at most 1, not 'half'"),
-        ("fast", "first", 1.01, "first takes a number above 0, at most 1, not 1.01"),
-        ("fast", "label_smoothing", 1, "label_smoothing takes a number from 0 to less than 1"),
-        ("fast", "nesterov", 1, "nesterov takes True or False, not 1"),
-        ("fast", "momentum", 0, "nesterov takes a momentum above 0"),
-        ("fast", "schedule", "step", "schedule takes one of constant, one_cycle, not 'step'"),
-        ("fast", "net", "big", "net takes one of assignment, sprint, not 'big'"),
-        ("logged", "optimizer", "magic", "optimizer takes one of sgd, adam, not 'magic'"),
-        ("logged", "layers", 3, "a recipe has no field 'layers'"),
+        (1.0, 1.0, 500, [500, 500, 500], [8, 8, 8]),
+        (1.0, 0.25, 60_000, [60_000, 15_000, 15_000], [938, 235, 235]),
+        (0.5, 1.0, 500, [250, 500, 500], [4, 8, 8]),
+        (0.35, 0.08, 60_000, [21_000, 4_800, 4_800], [329, 75, 75]),
+        (0.001, 0.001, 100, [1, 1, 1], [1, 1, 1]),
     ],
 )
-def test_senseless_values_are_named(name, field, value, message):
-    with pytest.raises(ParameterError, match=message):
-        get_recipe(name, **{field: value})
+def test_images_and_steps_of_each_epoch(first, hardest, count, images, steps):
+    recipe = get_recipe("fast", epochs=3, first=first, hardest=hardest)
+    assert [recipe.epoch_images(epoch, count) for epoch in (1, 2, 3)] == images
+    assert recipe.epoch_steps(count) == steps
+    assert recipe.passes == pytest.approx(first + 2 * hardest)
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, "one", True, 2**63])
-def test_senseless_seeds(seed):
-    with pytest.raises(ParameterError, match="seed takes a whole number from 0"):
-        set_seed(seed)
-
-
-def test_devices():
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device() == pick_device("auto")
-
-
-@pytest.mark.parametrize("name", ["gpu", "", "meta", "cuda:x", None, 3.5])
-def test_unknown_devices(name):
-    with pytest.raises(ParameterError, match="device takes one of auto, cpu, cuda, cuda:N, mps"):
-        pick_device(name)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
-def test_missing_devices(name):
-    with pytest.raises(ParameterError, match=f"device is '{name}', but this machine has none"):
-        pick_device(name)
+def test_differences_are_named_and_lacking_fields_are_defaults():
+    here = asdict(RECIPES["assignment"])
+    there = {"name": "assignment", "epochs": 19, "batch_size": 32, "learning_rate": 0.05, "old": 1}
+    told = "; ".join(differences(there, here))
+    assert told == "learning_rate is 0.05 there, 0.01 here; old is 1 there, unknown here"
+    assert differences(None, here) != differences(here, here) == []

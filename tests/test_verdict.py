@@ -1,0 +1,142 @@
+"""Verdicts and summaries, by hand, and on nets other than ours."""
+
+import dataclasses
+
+import pytest
+import torch.nn as nn
+
+from mnist_lib import (
+    Net,
+    check_run,
+    findings,
+    get_recipe,
+    logged_run,
+    luck_table,
+    recorded_studies,
+    summary,
+    verdict,
+)
+from mnist_lib.verdict import describe, reached, touched
+
+from .test_history import make
+
+
+def holds(net, history):
+    return [claim.holds for claim in verdict(net, history).claims]
+
+
+def test_the_logged_run_judged_by_itself():
+    assert holds(Net(), logged_run()) == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("correct", "expected"),
+    [
+        ([9943] * 5, [True, False, False, True, True]),  # one digit short of the target
+        ([9944] * 5, [True, True, True, True, True]),
+        ([9944, 9937, 9937, 9937, 9937], [True, True, False, False, True]),
+        ([9960, 9900, 9900, 9900, 9900, 9944], [True, True, True, True, False]),
+        ([9000], [True, False, False, False]),  # too short for a mean of five
+        ([9000, 9944, 9950, 9944], [True, True, True, True]),
+    ],
+)
+def test_claims_by_hand(correct, expected):
+    history = make(*correct)
+    assert holds(Net(), history) == expected
+    assert verdict(Net(), history).holds == all(expected)
+    assert (touched(history), reached(history)) == tuple(expected[1:3])
+
+
+def test_shares_are_compared_exactly_on_another_test_size():
+    assert holds(Net(), make(994, images=1000))[1] is False  # 99.4%
+    assert holds(Net(), make(995, images=1000))[1] is True
+
+
+def test_another_net_is_graded_by_its_parameters():
+    just_over = nn.Linear(100, 199)  # 20,099
+    for frozen in (False, True):
+        claim = verdict(just_over.requires_grad_(not frozen), make(9950)).claims[0]
+        assert (claim.holds, claim.measured) == (False, "20,099"), "frozen ones count"
+
+
+def test_text_names_epoch_numbers_and_the_flattery():
+    text = str(verdict(Net(), make(9950, 9944)))
+    assert text.startswith("Verdict on MNIST\n")
+    assert "epoch 1; best 9950/10000 at 1" in text
+    assert "flatters" in text
+    assert verdict(Net(), make(9950)).summary() == "Verdict on MNIST: 4 of 4 claims hold"
+    assert "not: 99.44% reached, first epoch" in verdict(Net(), make(9940)).summary()
+
+
+@pytest.mark.parametrize(
+    ("history", "title"),
+    [
+        (make(9900, train_images=60_000), "MNIST"),
+        (make(9600, train_images=2000), "MNIST, trained on 2,000 images only"),
+        (make(960, images=1000), "1,000 test images, not MNIST's 10,000"),
+        (make(960, images=1000, source="sample"), "the SAMPLE (1,000 to test)"),
+        (
+            make(960, images=1000, source="sample", train_images=4000),
+            "the SAMPLE (4,000 to train, 1,000 to test)",
+        ),
+        (
+            make(4960, images=5000, source="validation", train_images=55_000),
+            "a VALIDATION split, 5,000 images held out of the training set",
+        ),
+    ],
+)
+def test_sample_fold_and_part_are_named(history, title):
+    assert describe(history) == title
+
+
+def test_recorded_seeds_stand_beside_the_claims_of_their_recipe_alone():
+    recipe = dataclasses.asdict(get_recipe("steady"))
+    run = make(*[9950] * 7, recipe=recipe)
+    seeds = recorded_studies()["steady"]
+    recorded = [claim.recorded for claim in verdict(Net(), run).claims]
+    assert recorded[:2] == [f"{len(seeds)} of {len(seeds)}", f"{sum(map(touched, seeds))} of 10"]
+    assert f"Of {len(seeds)} recorded seeds" in findings(run)
+    changed = make(*[9950] * 7, recipe=recipe | {"epochs": 8})
+    for other in (changed, make(9950), make(995, images=1000, recipe=recipe)):
+        assert {claim.recorded for claim in verdict(Net(), other).claims} == {""}
+
+
+def test_summary_by_hand():
+    lines = summary([make(9900, 9940), make(9920, 9930), make(9910, 9944)]).splitlines()
+    assert "3 seeds, 1 of them" in lines[0]
+    assert [line.split()[-3:] for line in lines[1:]] == [
+        ["99.380", "±", "0.072"],
+        ["99.240", "±", "0.036"],
+        ["99.380", "±", "0.072"],
+        ["50.000", "±", "0.000"],
+    ]
+
+
+def test_luck_by_hand():
+    runs = [make(9950, 9930), make(9940, 9940), make(9944, 9945)]
+    rows = luck_table(runs, [make(9944, 9931), make(9960, 9960)]).rows
+    told = {row[""]: tuple(row.values())[1:] for row in rows}
+    assert told["touch 99.44% at some epoch"][0] == "2 of 3"
+    assert told["end at 99.44% or more"][0] == "1 of 3"
+    assert told["choosing the best epoch adds, points"][0] == "+0.067 ± 0.067"
+    assert told["rank of the best epoch"][1:] == ("3 of 4", "1 of 4")
+    assert told["rank of the last epoch"][1:] == ("3 of 4", "1 of 4")
+
+
+def test_findings_by_hand():
+    said = findings(make(9900, 9910, 9920, 9950, 9930, 9940, 9920, recipe={"label_smoothing": 0.1}))
+    for figure in ("4 of 7: 9950/10000", "9920/10000 (99.20%)", "0.20 points", "smoothed"):
+        assert figure in said
+
+
+def test_a_run_is_checked_against_the_notebooks():
+    (run,) = recorded_studies()["notebook"]
+    assert check_run(run).count("agrees: True") == 3
+    last = dataclasses.replace(run.final, correct=run.final.correct + 1)
+    other = dataclasses.replace(run, epochs=(*run.epochs[:-1], last))
+    assert "last epoch" in check_run(other)
+    assert check_run(other).count("agrees: False") == 2, "to the digit on the same machine"
+    elsewhere = dataclasses.replace(other, record=run.record | {"machine": "other"})
+    assert check_run(elsewhere) == check_run(run)
+    another = dataclasses.replace(run, record=run.record | {"seed": 1})
+    assert check_run(another).endswith(" ".join(str(epoch.correct) for epoch in run))
