@@ -141,7 +141,7 @@ def plot_band(
 ) -> Axes:
     """Mean and range over the seeds of each study, epoch by epoch, and `this` run, if given."""
     ax = ax or axes()
-    for (name, runs), color in zip(studies.items(), COLORS, strict=False):
+    for (name, runs), color in zip(studies.items(), itertools.cycle(COLORS)):
         at = _epochs(runs[0])
         values = [[run.epochs[epoch - 1].accuracy for run in runs] for epoch in at]
         mean = [statistics.fmean(v) for v in values]
@@ -181,7 +181,7 @@ def plot_calibration(
     """
     ax = ax or axes()
     ax.plot([0, 100], [0, 100], color="black", linestyle=":", linewidth=1.2)
-    for (name, output), color in zip(log_probabilities.items(), COLORS, strict=False):
+    for (name, output), color in zip(log_probabilities.items(), itertools.cycle(COLORS)):
         confidence, predictions = output.cpu().exp().max(dim=1)
         right = (predictions == labels.cpu()).float()
         tenth = (10 * confidence).long().clamp(max=9)

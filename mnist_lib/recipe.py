@@ -139,7 +139,7 @@ _ASSIGNMENT = Recipe("assignment", epochs=19, batch_size=32, learning_rate=0.01)
 RECIPES = {recipe.name: recipe for recipe in (_ASSIGNMENT, _STEADY, _FAST, _SPRINT)}
 
 
-def get_recipe(name: str, **overrides) -> Recipe:
+def get_recipe(name: str, /, **overrides) -> Recipe:
     """The recipe called `name`, with the `overrides` that are not None.
 
     Raises ParameterError for an unknown recipe or field, or a value beyond its LIMITS.

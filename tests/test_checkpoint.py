@@ -142,7 +142,7 @@ KEPT = "epochs 1 to 2 are kept in FOLDER$"
         (partial(control_c, call=4), "^\nstopped; epochs 1 to 3 are kept in FOLDER: run again to"),
         (partial(anew, call=2), "stopped; FOLDER is as it was: run again with resume True to go"),
         (partial(anew, call=6), "stopped; epoch 1 is kept in FOLDER: run again with resume True"),
-        (partial(diverge, call=3), f"epoch 3, batch_id 2, .* loss is nan; .*; {KEPT}"),
+        (partial(diverge, call=2), f"epoch 3, batch_id 1, .* loss is nan; .*; {KEPT}"),
         (partial(diverge_in_test, call=1), f"3, batch_id 2, .* loss after it is inf; .*; {KEPT}"),
         (quota, f"3.pt cannot be written: File too large: mend that, then run again .*; {KEPT}"),
         (locked, "^FOLDER cannot be written: Permission denied$"),

@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from mnist_lib import RECIPES, FastNet, Net, ParameterError, get_recipe, layer_table
+from mnist_lib import RECIPES, FastNet, Net, ParameterError, get_recipe, layer_table, run_folder
 from mnist_lib.net import count_parameters, make_net, set_seed
 
 # The assignment's table: layer, output shape, parameters, receptive field (wrong in part).
@@ -125,5 +125,6 @@ def test_senseless_seeds(seed):
 
 
 def test_a_recipes_name_is_no_recipe():
-    with pytest.raises(ParameterError, match="recipe must be a Recipe"):
-        make_net("fast")
+    for call in (make_net, lambda recipe: run_folder(None, recipe, 0, None)):
+        with pytest.raises(ParameterError, match="recipe must be a Recipe"):
+            call("fast")

@@ -8,7 +8,7 @@ from mnist_lib import RECIPES, ParameterError, Recipe, get_recipe
 from mnist_lib.recipe import LIMITS, differences
 
 VALUES = {  # of fields with the same limits: some that are taken, some that are refused
-    "name": (["a-b_1", "x" * 40], ["", "x" * 41, "../up", "a b", 3]),
+    "name": (["a-b_1", "x" * 40], ["", "x" * 41, "../up", "a/b", ".", "a b", None, 3]),
     "epochs batch_size": ([1, 10**6], [0, -1, 2.5, True, "big"]),
     "learning_rate": ([1, 1e-9], [0, -1, "0.1", float("nan"), 10**400]),
     "momentum warm_up scale averaging label_smoothing": ([0, 0.999], [-0.1, 1, 1.0, "0.9", True]),
