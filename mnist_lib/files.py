@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from .errors import ParameterError, RunError
 
 # Of a run: its epochs, its final weights, its curves.
@@ -111,6 +109,8 @@ def held(folder: Path) -> Iterator[None]:
     share a folder may not see each other's. Raises RunError if another run holds the folder, or
     if it cannot be written.
     """
+    from filelock import FileLock, Timeout  # takes a third of the library's import
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)

@@ -44,7 +44,7 @@ def test_control_c_in_papermill(tmp_path, sample, words, said, start):
         pass  # nobody trains there any more
     if "papermill" in words:
         stopped = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-        assert "MNIST" in stdout(stopped, "load")
+        assert "CPU threads" in stdout(stopped, "load")
     few, recipe = sample.take(500), mnist_lib.get_recipe("steady", epochs=40)
     mnist_lib.set_seed(0)
     net = mnist_lib.make_net(recipe)
