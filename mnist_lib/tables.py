@@ -67,13 +67,17 @@ def mean_and_sd(values: Iterable[float], digits: int = 3) -> str:
     return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
+def standard_error(values: list[float]) -> float | None:
+    """Of the mean of independent values; None for fewer than two."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
 def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
     """A mean difference and its standard error, as in `-0.032 ± 0.016`; of one value, itself."""
     values = list(values)
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return f"{statistics.fmean(values):+.{digits}f}" + (
-        "" if error is None else f" ± {error:.{digits}f}"
-    )
+    error = standard_error(values)
+    spread = "" if error is None else f" ± {error:.{digits}f}"
+    return f"{statistics.fmean(values):+.{digits}f}{spread}"
 
 
 def epochs_table(history: History) -> Table:

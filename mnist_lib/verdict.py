@@ -1,6 +1,7 @@
 """What a run and its recipe's seeds show: the verdict on the assignment's claims, and luck."""
 
 import dataclasses
+import functools
 import itertools
 from dataclasses import dataclass
 from importlib import resources
@@ -133,15 +134,20 @@ def _same_share(correct_of_10000: int, history: History) -> int:
     return -(-correct_of_10000 * history.images // 10_000)
 
 
+@functools.cache
+def _recorded() -> tuple[History, ...]:
+    with resources.as_file(resources.files(__package__) / "recorded.jsonl") as path:
+        return tuple(load_study(path))
+
+
 def recorded_studies() -> dict[str, list[History]]:
     """The recorded seeds that ship with the library, by recipe, on one machine.
 
     Besides, as "notebook", the run of the committed notebook.
     """
     studies = {}
-    with resources.as_file(resources.files(__package__) / "recorded.jsonl") as path:
-        for run in load_study(path):
-            studies.setdefault(run.record["study"], []).append(run)
+    for run in _recorded():
+        studies.setdefault(run.record["study"], []).append(run)
     return studies
 
 

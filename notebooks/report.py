@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mnist_lib import RECIPES, History, load_study, logged_run, logged_runs, recorded_studies
-from mnist_lib.tables import Table, mean_and_error, mean_and_sd
+from mnist_lib.tables import Table, mean_and_error, mean_and_sd, standard_error
 from mnist_lib.verdict import reached, touched
 
 ROOT = Path(__file__).parents[1]
@@ -52,25 +52,25 @@ def recorded() -> str:
 
 def recipes_table() -> str:
     """Each recipe on the README's machine: means and sd over the seeds, all counted."""
-    rows = []
+    log = logged_run()
+    rows = [_recipe_row("the assignment's log", len(log), [log])]
     for name, recipe in RECIPES.items():
         runs = load_study(RECORDS / f"{name}.jsonl")
         runs = [run for run in runs if run.record["machine"] in MACHINE]
-        rows.append(
-            {
-                "recipe": f"`{name}`",
-                "epochs": str(recipe.epochs),
-                "passes": f"{recipe.passes:.2f}",
-                "last epoch %": mean_and_sd((run.final.accuracy for run in runs), 2),
-                "end at 99.44%": f"{sum(map(reached, runs))} of {len(runs)}",
-                "touch it": f"{sum(map(touched, runs))} of {len(runs)}",
-                "seconds": _seconds(name),
-            }
-        )
-    log = logged_run()
-    values = (str(len(log)), f"{len(log):.2f}", f"{log.final.accuracy:.2f}", "0 of 1", "1 of 1", "")
-    rows.insert(0, dict(zip(rows[0], ("the assignment's log", *values), strict=True)))
+        rows.append(_recipe_row(f"`{name}`", recipe.passes, runs, _seconds(name)))
     return Table(rows).markdown()
+
+
+def _recipe_row(name: str, passes: float, runs: list[History], seconds: str = "") -> dict[str, str]:
+    return {
+        "recipe": name,
+        "epochs": str(len(runs[0])),
+        "passes": f"{passes:.2f}",
+        "last epoch %": mean_and_sd((run.final.accuracy for run in runs), 2),
+        "end at 99.44%": f"{sum(map(reached, runs))} of {len(runs)}",
+        "touch it": f"{sum(map(touched, runs))} of {len(runs)}",
+        "seconds": seconds,
+    }
 
 
 def _seconds(recipe: str) -> str:
@@ -124,7 +124,7 @@ def gains(search: str, folds: int = 4) -> dict[str, tuple[float, float]]:
     """For each later idea on so many folds at least: its mean gain and the standard error."""
     values = {idea: [run["gain"] for run in runs] for idea, runs in ideas(search).items()}
     return {
-        idea: (statistics.fmean(gain), statistics.stdev(gain) / len(gain) ** 0.5)
+        idea: (statistics.fmean(gain), standard_error(gain))
         for idea, gain in list(values.items())[1:]
         if len(gain) >= folds and None not in gain
     }
