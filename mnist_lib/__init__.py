@@ -23,6 +23,7 @@ from .verdict import (
     describe,
     findings,
     luck_table,
+    recorded_ideas,
     recorded_studies,
     summary,
     verdict,

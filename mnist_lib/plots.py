@@ -159,13 +159,17 @@ def plot_band(
     return ax
 
 
-def plot_ideas(gains: dict[str, tuple[float, float]], ax: Axes | None = None) -> Axes:
-    """Differences (points) with their standard errors, a dot an idea; one error either way."""
+def plot_ideas(ideas: dict[str, tuple[float, ...]], ax: Axes | None = None) -> Axes:
+    """Differences (points) with their standard errors, a dot an idea; one error either way.
+
+    An idea with a third value has a circle there: what was predicted before the runs.
+    """
     ax = ax or axes()
-    values, errors = zip(*gains.values(), strict=True)
-    ax.errorbar(values, range(len(gains)), xerr=errors, fmt="o", color=THIS, capsize=3)
+    for row, (difference, error, *predicted) in enumerate(ideas.values()):
+        ax.errorbar(difference, row, xerr=error, fmt="o", color=THIS, capsize=3)
+        ax.plot(predicted, [row] * len(predicted), "o", color=GREY, markerfacecolor="none")
     ax.axvline(0, color="black", linestyle=":", linewidth=1.2)
-    ax.set_yticks(range(len(gains)), list(gains))
+    ax.set_yticks(range(len(ideas)), list(ideas))
     ax.invert_yaxis()
     ax.set_xlabel("difference of accuracy on held-out images (points), ± one standard error")
     return ax

@@ -1,5 +1,6 @@
 """What a run and its recipe's seeds show: the verdict on the assignment's claims, and luck."""
 
+import csv
 import dataclasses
 import functools
 import itertools
@@ -149,6 +150,19 @@ def recorded_studies() -> dict[str, list[History]]:
     for run in _recorded():
         studies.setdefault(run.record["study"], []).append(run)
     return studies
+
+
+def recorded_ideas() -> dict[str, tuple[float, float, float]]:
+    """What comes of `steady` if an idea is taken from it or changed, on held-out training images.
+
+    By idea, in points of accuracy: the mean difference over the folds, its standard error, and what
+    was predicted before the runs.
+    """
+    text = (resources.files(__package__) / "ideas.csv").read_text(encoding="utf-8")
+    return {
+        row["idea"]: (float(row["difference"]), float(row["error"]), float(row["predicted"]))
+        for row in csv.DictReader(text.splitlines())
+    }
 
 
 def recorded_runs(history: History) -> list[History]:

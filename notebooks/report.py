@@ -18,7 +18,8 @@ KEPT = ("recipe", "seed", "machine", "threads", "torch", "parameters", "train_im
 
 def write() -> list[Path]:
     """All that is made of the records; the documents whose tables were written."""
-    (ROOT / "mnist_lib" / "recorded.jsonl").write_text(recorded(), encoding="utf-8")
+    for name, text in (("recorded.jsonl", recorded()), ("ideas.csv", recorded_ideas())):
+        (ROOT / "mnist_lib" / name).write_text(text, encoding="utf-8")
     draw_luck(RECORDS / "luck.png")
     return tables()
 
@@ -48,6 +49,15 @@ def recorded() -> str:
                 record = {"study": study} | {name: run.record[name] for name in KEPT}
                 lines.append(History(tuple(epochs), run.source, record).to_json())
     return "".join(lines)
+
+
+def recorded_ideas() -> str:
+    """What the library carries of the search: `steady` with one idea less, or another."""
+    predicted = {idea: runs[0]["predicted"] for idea, runs in ideas("ablation").items()}
+    lines = ["idea,difference,error,predicted"]
+    for idea, (gain, error) in gains("ablation").items():
+        lines.append(f"{idea},{gain:.4f},{error:.4f},{predicted[idea]}")
+    return "\n".join(lines) + "\n"
 
 
 def recipes_table() -> str:

@@ -87,11 +87,14 @@ def test_band_is_mean_and_range(ax):
     assert (*ax.collections[0].get_datalim(ax.transData).intervaly,) == (99.0, 99.6)
 
 
-def test_ideas_lie_in_order(ax):
-    plots.plot_ideas({"a": (0.02, 0.01), "b": (-0.03, 0.02)}, ax)
-    points, _, (bars,) = ax.containers[0]
-    assert points.get_xydata().tolist() == [[0.02, 0], [-0.03, 1]]
+def test_ideas_lie_in_order_with_their_predictions(ax):
+    plots.plot_ideas({"a": (0.02, 0.01), "b": (-0.03, 0.02, -0.05)}, ax)
+    (points, _, (bars,)), other = ax.containers
+    assert points.get_xydata().tolist() == [[0.02, 0]]
+    assert other[0].get_xydata().tolist() == [[-0.03, 1]]
     assert bars.get_segments()[0].tolist() == [[pytest.approx(0.01), 0], [pytest.approx(0.03), 0]]
+    circles = [line for line in ax.get_lines() if line.get_color() == plots.GREY]
+    assert [line.get_xydata().tolist() for line in circles] == [[], [[-0.05, 1]]]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     assert ax.yaxis_inverted()
 

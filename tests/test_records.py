@@ -118,5 +118,8 @@ def test_a_table_that_is_not_the_records_is_written_again(tmp_path):
 
 
 def test_the_library_carries_what_the_records_say():
-    carried = (ROOT / "mnist_lib" / "recorded.jsonl").read_text(encoding="utf-8")
-    assert report.recorded() == carried
+    for name, told in (
+        ("recorded.jsonl", report.recorded()),
+        ("ideas.csv", report.recorded_ideas()),
+    ):
+        assert (ROOT / "mnist_lib" / name).read_text(encoding="utf-8") == told
