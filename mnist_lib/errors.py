@@ -1,6 +1,9 @@
 """What is refused: the library's own errors, one sentence each, and the checks that raise them."""
 
+import difflib
+import numbers
 import sys
+from collections.abc import Iterable
 
 
 class MnistLibError(Exception):
@@ -24,13 +27,21 @@ class RunError(MnistLibError):
 
 
 def is_whole(value) -> bool:
-    """Whether `value` is an int, and not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether `value` is an integer, Python's or numpy's, and not a bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def is_finite(value) -> bool:
-    """Whether `value` is an int or a float that a float can hold, neither infinite nor nan."""
-    return (is_whole(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+    """Whether `value` is a number that a float can hold, neither infinite nor nan."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and bool(abs(value) <= sys.float_info.max)
+
+
+def plain(value):
+    """A number of numpy's as Python's, which JSON takes; anything else as it is."""
+    if is_whole(value):
+        return int(value)
+    return float(value) if is_finite(value) else value
 
 
 def check(name: str, value, holds: bool, expected: str) -> None:
@@ -45,7 +56,21 @@ def check_whole(name: str, value, least: int = 1, most: int = sys.maxsize) -> No
     check(name, value, is_whole(value) and least <= value <= most, f"a whole number {bounds}")
 
 
-def check_seed(seed: int) -> None:
-    """Raise ParameterError unless `seed` is one for torch: a whole number from 0 to 2**63 - 1."""
+def as_seed(seed: int | None) -> int:
+    """`seed`, or 0 for None. Raises ParameterError unless it is from 0 to 2**63 - 1, as torch's."""
+    seed = 0 if seed is None else seed
     holds = is_whole(seed) and 0 <= seed < 2**63
     check("seed", seed, holds, "a whole number from 0 to 2**63 - 1")
+    return int(seed)
+
+
+def check_flags(**flags: bool) -> None:
+    """Raise ParameterError unless each is True or False."""
+    for name, value in flags.items():
+        check(name, value, isinstance(value, bool), "True or False")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name most like `name`, for a message: `; did you mean 'epochs'?`, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

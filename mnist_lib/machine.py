@@ -18,13 +18,13 @@ from .errors import ParameterError, check
 __version__ = "1.0.0"
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name`; "auto" takes CUDA, else MPS, else the CPU.
+def pick_device(name: str | None = "auto") -> torch.device:
+    """The device called `name`; "auto" and None take CUDA, else MPS, else the CPU.
 
     Raises ParameterError if `name` is unknown or not there.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
+    if name in ("auto", None):
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     try:
         device = torch.device(name)

@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .errors import check_seed
+from .errors import ParameterError, as_seed
 from .recipe import Recipe, check_recipe
 
 
@@ -106,13 +106,14 @@ def make_net(recipe: Recipe) -> nn.Module:
     return nets[recipe.net](crop=recipe.crop)
 
 
-def set_seed(seed: int) -> None:
-    """Seed torch's random numbers, from which a new net's weights are drawn.
+def set_seed(seed: int | None) -> int:
+    """Seed torch's random numbers, from which a new net's weights are drawn; the seed, 0 for None.
 
     Raises ParameterError unless `seed` is a whole number from 0 to 2**63 - 1.
     """
-    check_seed(seed)
+    seed = as_seed(seed)
     torch.manual_seed(seed)
+    return seed
 
 
 def middle(x: torch.Tensor, size: int) -> torch.Tensor:
@@ -145,6 +146,25 @@ def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.T
     return x
 
 
+def check_net(net) -> None:
+    """Raise ParameterError unless `net` is a module with parameters."""
+    if isinstance(net, type) and issubclass(net, nn.Module):
+        raise ParameterError(f"net is the class {net.__name__}: make one, {net.__name__}()")
+    holds = isinstance(net, nn.Module) and any(True for _ in net.parameters())
+    if not holds:
+        raise ParameterError(f"net must be a torch.nn.Module with parameters, got {net!r}")
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """Where the net's first parameter is. Raises ParameterError if `net` is none."""
+    check_net(net)
+    return next(net.parameters()).device
+
+
 def count_parameters(net: nn.Module) -> int:
-    """Parameters of `net`, frozen ones included, each tensor counted once."""
+    """Parameters of `net`, frozen ones included, each tensor counted once.
+
+    Raises ParameterError if `net` is no module with parameters.
+    """
+    check_net(net)
     return sum(p.numel() for p in net.parameters())

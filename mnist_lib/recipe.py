@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ParameterError, check, is_finite, is_whole
+from .errors import ParameterError, check, is_finite, is_whole, nearest, plain
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Recipe:
         for name, (holds, expected) in LIMITS.items():
             value = getattr(self, name)
             check(name, value, holds(value), expected)
+            object.__setattr__(self, name, plain(value))
         if self.nesterov and not self.momentum:
             raise ParameterError("nesterov needs a momentum above 0, got 0")
 
@@ -67,11 +68,12 @@ def _one_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in choices, f"one of {', '.join(choices)}"
 
 
+NAME = r"[\w-]{1,40}"  # of a recipe or of data: it names folders, and must not lead out of theirs
+
 # What each field of a Recipe must be, and the test of it.
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    # It names folders, and must not lead out of theirs.
     "name": (
-        lambda v: isinstance(v, str) and bool(re.fullmatch(r"[\w-]{1,40}", v)),
+        lambda v: isinstance(v, str) and bool(re.fullmatch(NAME, v)),
         "1 to 40 letters, digits, _ and -",
     ),
     **dict.fromkeys(
@@ -139,16 +141,18 @@ _ASSIGNMENT = Recipe("assignment", epochs=19, batch_size=32, learning_rate=0.01)
 RECIPES = {recipe.name: recipe for recipe in (_ASSIGNMENT, _STEADY, _FAST, _SPRINT)}
 
 
-def get_recipe(name: str, /, **overrides) -> Recipe:
-    """The recipe called `name`, with the `overrides` that are not None.
+def get_recipe(name: str | None = None, /, **overrides) -> Recipe:
+    """The recipe called `name`, else `assignment`, with the `overrides` that are not None.
 
     Raises ParameterError for an unknown recipe or field, or a value beyond its LIMITS.
     """
+    name = "assignment" if name is None else name
     known = isinstance(name, str) and name in RECIPES
     check("recipe", name, known, f"one of {', '.join(RECIPES)}")
-    for field in overrides:
-        known = field in LIMITS and field != "name"
-        check("a field of a recipe", field, known, f"one of {', '.join(list(LIMITS)[1:])}")
+    fields = [field for field in LIMITS if field != "name"]
+    for field in set(overrides).difference(fields):
+        hint = nearest(field, fields)
+        raise ParameterError(f"a recipe has no field {field!r}, only {', '.join(fields)}{hint}")
     changes = {key: value for key, value in overrides.items() if value is not None}
     return dataclasses.replace(RECIPES[name], **changes)
 

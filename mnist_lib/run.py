@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch.nn as nn
 
-from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET
-from .errors import RunError, check_seed
+from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, check_data
+from .errors import RunError, as_seed
 from .files import HISTORY, WEIGHTS, as_folder, check_writable, held, write_file
 from .history import History, save_history
 from .recipe import RECIPES, Recipe, check_recipe
@@ -26,7 +26,8 @@ def run_folder(run_dir: str | os.PathLike | None, recipe: Recipe, seed: int, dat
     `run_dir` is no path, or if the data are fewer than one batch.
     """
     check_recipe(recipe)
-    check_seed(seed)
+    check_data(data)
+    seed = as_seed(seed)
     data.check_batch_size(recipe.batch_size)
     if run_dir is None or run_dir == "":
         folder = _runs() / _run_name(recipe, seed, data)

@@ -1,4 +1,4 @@
-"""The training loop on one screen, its parts, and the test after each epoch."""
+"""The training loop on one screen, and its parts."""
 
 import copy
 import dataclasses
@@ -9,23 +9,22 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .checkpoint import Checkpoints
-from .data import MNIST, augment, normalize, random_affine
-from .errors import ParameterError, check, check_seed
+from .data import MNIST, augment, check_data, random_affine
+from .errors import ParameterError, as_seed, check_flags
+from .evaluation import check_batch_of_one, evaluate, infer, log_probabilities
 from .files import as_folder
 from .history import History
 from .log import Progress, print_again, test_line
 from .machine import environment, keep_freed_memory
-from .net import count_parameters
+from .net import check_net, count_parameters, device_of
 from .recipe import Recipe, check_recipe
-
-TEST_BATCH = 250  # images; larger ones take memory
 
 
 def train(
     net: nn.Module,
     data: MNIST,
     recipe: Recipe,
-    seed: int = 0,
+    seed: int | None = 0,
     verbose: bool = True,
     folder: str | os.PathLike | None = None,
     resume: bool = True,
@@ -48,10 +47,11 @@ def train(
     finite (at once on the CPU, elsewhere when the epoch ends), or if `folder` holds another run, is
     in use by one or cannot be written.
     """
-    check_arguments(net, data, recipe, seed, resume)
+    seed = check_arguments(net, data, recipe, seed, resume)
     record = make_record(net, data, recipe, seed)
-    data = data.to(next(net.parameters()).device)  # images stay bytes, normalised by batch
+    data = data.to(device_of(net))  # images stay bytes, normalised by batch
     images, labels = data.train_images, data.train_labels
+    forward = log_probabilities(net, data.test_images)
     parts = make_parts(net, recipe, len(images))
     _, optimizer, scheduler, average, sampler = parts.values()
     generator = torch.Generator().manual_seed(seed)  # of the CPU, for every device
@@ -68,7 +68,7 @@ def train(
                 sampler.score_unseen(epoch, average.net, images, labels)
                 for batch, moves in sampler.batches(epoch, generator):
                     optimizer.zero_grad()
-                    output = net(augment(images[batch], moves, recipe, side))
+                    output = forward(augment(images[batch], moves, recipe, side))
                     targets = labels[batch]
                     loss = training_loss(output, targets, recipe)
                     loss.backward()
@@ -87,17 +87,22 @@ def train(
     return History(tuple(epochs), data.source, checkpoints.record)
 
 
-def check_arguments(net: nn.Module, data: MNIST, recipe: Recipe, seed: int, resume: bool) -> None:
-    """Raise ParameterError unless these are arguments of `train` that fit each other."""
+def check_arguments(
+    net: nn.Module, data: MNIST, recipe: Recipe, seed: int | None, resume: bool
+) -> int:
+    """The seed. Raises ParameterError unless these are arguments of `train` that fit together."""
+    check_net(net)
+    check_data(data)
     check_recipe(recipe)
     data.check_batch_size(recipe.batch_size)
-    check_seed(seed)
-    check("resume", resume, isinstance(resume, bool), "True or False")
+    check_flags(resume=resume)
     if getattr(net, "crop", recipe.crop) != recipe.crop:
         raise ParameterError(
             f"net looks at the middle {net.crop} pixels of the images, recipe {recipe.name!r} at "
             f"{recipe.crop}: make the net with make_net(recipe)"
         )
+    check_batch_of_one(net, data, recipe)
+    return as_seed(seed)
 
 
 def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
@@ -105,7 +110,7 @@ def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
     return {
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
-        **environment(next(net.parameters()).device),
+        **environment(device_of(net)),
         "parameters": count_parameters(net),
         "train_images": len(data.train_images),
         "data": data.digest,
@@ -114,7 +119,7 @@ def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
 
 def make_parts(net: nn.Module, recipe: Recipe, images: int) -> dict:
     """All that a step of training over so many `images` changes; what a checkpoint keeps."""
-    device = next(net.parameters()).device
+    device = device_of(net)
     if device.type == "cpu":
         keep_freed_memory()
     optimizer = make_optimizer(net, recipe)
@@ -278,23 +283,3 @@ class HardExamples:
     def load_state_dict(self, state: dict) -> None:
         """Go on from what `state_dict` gave."""
         self.losses.copy_(state["losses"])
-
-
-@torch.no_grad()
-def infer(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities (N, 10) of uint8 images (N, 28, 28), in evaluation mode, net's device."""
-    device = next(net.parameters()).device
-    was_training = net.training
-    net.eval()
-    output = [net(normalize(part.to(device))) for part in images.split(TEST_BATCH)]
-    net.train(was_training)
-    return torch.cat(output)
-
-
-def evaluate(net: nn.Module, data: MNIST) -> tuple[float, int]:
-    """Mean negative log-likelihood (nats) over the test images, and how many are right."""
-    output = infer(net, data.test_images)
-    labels = data.test_labels.to(output.device)
-    loss = F.nll_loss(output, labels, reduction="sum").item() / len(labels)
-    correct = (output.argmax(dim=1) == labels).sum().item()
-    return loss, correct

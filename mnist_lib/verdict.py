@@ -123,6 +123,8 @@ def describe(history: History) -> str:
         return f"the SAMPLE ({sizes}{history.images:,} to test)"
     if history.source == "validation":
         return f"a VALIDATION split, {history.images:,} images held out of the training set"
+    if history.source != "mnist":
+        return f"{history.source}, {history.images:,} test images"
     if history.images != FULL_TEST_SET:
         return f"{history.images:,} test images, not MNIST's {FULL_TEST_SET:,}"
     if trained and trained < FULL_TRAINING_SET:

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import numpy
 import pytest
 import torch
 
 from mnist_lib import DataError, ParameterError, get_recipe
-from mnist_lib.data import augment, load_mnist, normalize, random_affine
+from mnist_lib.data import MNIST, as_images, augment, load_mnist, normalize, random_affine
 
 from .conftest import write
 
@@ -27,12 +28,88 @@ def test_mnist_that_is_nowhere(tmp_path, idx_files, cache, mirrors, capsys):
     """With "mnist", one line tells all that was tried; "auto" takes the sample, loudly."""
     write(cache, {"train-labels-idx1-ubyte": b"half"})
     with pytest.raises(DataError, match=r"\A.*\Z") as caught:
-        load_mnist(tmp_path / "none", source="mnist")
-    looked = (f"data_dir: {tmp_path / 'none'} is no folder", "damaged there: train-labels-idx1")
+        load_mnist(tmp_path, source="mnist")
+    looked = (f"data_dir: {tmp_path} holds none of the files", "damaged there: train-labels-idx1")
     for needed in (*looked, *idx_files, str(cache), f"{mirrors.url}one/", f"{mirrors.url}two/"):
         assert needed in str(caught.value)
     assert str(load_mnist()).startswith("SAMPLE")
     assert "WARNING: going on with the SAMPLE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["data_dir", "MNIST_DATA"])
+def test_a_named_folder_must_be_there(tmp_path, idx_files, cache, monkeypatch, variable):
+    write(cache, idx_files)  # which would do, but was not meant
+    monkeypatch.setenv("MNIST_DATA", str(tmp_path / "none") if variable == "MNIST_DATA" else "")
+    with pytest.raises(DataError, match=f"{variable}: {tmp_path}/none is no folder; name one"):
+        load_mnist(None if variable == "MNIST_DATA" else tmp_path / "none")
+
+
+IMAGES = torch.arange(3 * 784).remainder(256).byte().view(3, 28, 28)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [IMAGES, IMAGES[:, None], IMAGES.numpy(), IMAGES[:, None].numpy()[::-1][::-1]],
+)
+def test_images_whose_meaning_is_certain_are_taken(given):
+    assert torch.equal(as_images(given), IMAGES)
+    assert torch.equal(as_images(given[1]), IMAGES[1:2])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (IMAGES / 255, r"float32, \(3, 28, 28\)"),
+        (IMAGES.int(), r"int32, \(3, 28, 28\)"),
+        (IMAGES.numpy() / 255, r"float64, \(3, 28, 28\)"),
+        (torch.zeros(3, 32, 32, dtype=torch.uint8), r"uint8, \(3, 32, 32\)"),
+        (torch.zeros(3, 3, 28, 28, dtype=torch.uint8), r"uint8, \(3, 3, 28, 28\)"),
+        (torch.zeros(28, dtype=torch.uint8), r"uint8, \(28,\)"),
+        (IMAGES.tolist(), "a list"),
+        (None, "a NoneType"),
+    ],
+)
+def test_other_images_are_refused(given, told):
+    message = rf"must be uint8, \(N, 28, 28\), got {told}; images in 0..1, as ToTensor"
+    with pytest.raises(ParameterError, match=f"^images {message}"):
+        as_images(given)
+    with pytest.raises(ParameterError, match=f"^test_images {message}"):
+        MNIST(IMAGES, torch.arange(3), given, torch.arange(3), "own")
+
+
+def test_own_data_is_taken_and_named_but_not_called_verified():
+    labels = numpy.array([3, 9, 0], dtype=numpy.uint8)
+    data = MNIST(
+        IMAGES.numpy(), labels, IMAGES[:1], torch.tensor([1], dtype=torch.int32), "fashion"
+    )
+    assert (data.train_labels.tolist(), data.train_labels.dtype) == ([3, 9, 0], torch.int64)
+    assert str(data) == "fashion: 3 training and 1 test images"
+    assert "verified" not in str(dataclasses.replace(data, source="mnist"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 1, 10]), "train_labels must be from 0 to 9, got 0 to 10"),
+        (torch.tensor([-1, 1, 1]), "from 0 to 9, got -1 to 1"),
+        (torch.zeros(3), r"integers from 0 to 9, \(3,\), one an image, got float32, \(3,\)"),
+        (torch.zeros(2).long(), r"got int64, \(2,\)"),
+        (torch.zeros(3, 10).long(), r"got int64, \(3, 10\)"),
+        ([0, 1, 2], "got a list"),
+    ],
+)
+def test_other_labels_are_refused(labels, message):
+    with pytest.raises(ParameterError, match=message):
+        MNIST(IMAGES, labels, IMAGES, torch.arange(3), "own")
+
+
+def test_no_images_and_sources_that_name_no_folder_are_refused():
+    with pytest.raises(ParameterError, match="test_images must hold at least one image"):
+        MNIST(IMAGES, torch.arange(3), IMAGES[:0], torch.arange(0), "own")
+    with pytest.raises(ParameterError, match="source must be 1 to 40 letters"):
+        MNIST(IMAGES, torch.arange(3), IMAGES, torch.arange(3), "../up")
+    with pytest.raises(ParameterError, match="images must be uint8"):
+        normalize(IMAGES / 255)
 
 
 @pytest.mark.parametrize(
@@ -75,21 +152,24 @@ def test_take_refuses(sample, count):
 
 
 def test_hold_out_parts_the_training_images(sample):
-    pixels = torch.arange(2400, dtype=torch.int64)
-    data = dataclasses.replace(
-        sample, train_images=pixels.view(-1, 1, 1).expand(-1, 28, 28), train_labels=pixels % 10
-    )
+    number = torch.arange(2400)
+    images = torch.zeros(2400, 28, 28, dtype=torch.uint8)
+    images[:, 0, 0], images[:, 0, 1] = number // 256, number % 256
+    data = dataclasses.replace(sample, train_images=images, train_labels=number % 10)
     seen = []
     for fold in range(12):
         part = data.hold_out(fold)
-        held, rest = part.test_images[:, 0, 0], part.train_images[:, 0, 0]
+        held, rest = (
+            256 * images[:, 0, 0].long() + images[:, 0, 1]
+            for images in (part.test_images, part.train_images)
+        )
         assert (len(held), len(rest)) == (200, 2200)
-        assert torch.equal(torch.cat([held, rest]).sort().values, pixels)
+        assert torch.equal(torch.cat([held, rest]).sort().values, number)
         assert torch.equal(part.test_labels, held % 10)
         assert torch.equal(part.train_labels, rest % 10)
         assert 60 < (held % 2).sum() < 140, "not every other one: MNIST's alternate"
         seen.append(held)
-    assert torch.equal(torch.cat(seen).sort().values, pixels)
+    assert torch.equal(torch.cat(seen).sort().values, number)
     assert (part.source, part.title) == ("validation", "a validation split")
     assert "validation split of the training images: 2,200 training" in str(part)
     assert len(sample.take(12).hold_out(11).test_images) == 1

@@ -42,10 +42,15 @@ def test_every_field_has_its_limits(field):
 
 
 def test_unknown_recipes_and_fields():
-    for name in ("fastest", ["fast"], None):
+    assert get_recipe(None) == get_recipe() == RECIPES["assignment"]
+    for name in ("fastest", ["fast"]):
         with pytest.raises(ParameterError, match=f"recipe must be one of {', '.join(RECIPES)}, "):
             get_recipe(name)
-    for field, message in (("layers", "got 'layers'"), ("momentum", "nesterov needs a momentum")):
+    for field, message in (
+        ("layers", "no field 'layers', only epochs, "),
+        ("epoch", "no field 'epoch', .*; did you mean 'epochs'"),
+        ("momentum", "nesterov needs a momentum"),
+    ):
         with pytest.raises(ParameterError, match=message):
             get_recipe("fast", **{field: 0})
 

@@ -73,6 +73,7 @@ def test_text_names_epoch_numbers_and_the_flattery():
     [
         (make(9900, train_images=60_000), "MNIST"),
         (make(9600, train_images=2000), "MNIST, trained on 2,000 images only"),
+        (make(9600, source="fashion"), "fashion, 10,000 test images"),
         (make(960, images=1000), "1,000 test images, not MNIST's 10,000"),
         (make(960, images=1000, source="sample"), "the SAMPLE (1,000 to test)"),
         (

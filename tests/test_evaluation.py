@@ -1,0 +1,110 @@
+"""What a net answers: counted as by hand, whatever form its scores have."""
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import mnist_lib
+from mnist_lib import Net, ParameterError, evaluate, evaluation, get_recipe, infer, train
+
+
+class Own(nn.Module):
+    """A net of one layer, whose scores go through `end`."""
+
+    def __init__(self, end=lambda x: x.log_softmax(dim=1), classes=10):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.end = nn.Linear(784, classes), end
+
+    def forward(self, x):
+        return self.end(self.linear(x.flatten(1)))
+
+
+@pytest.fixture(scope="module")
+def part(sample):
+    return sample.take(200)
+
+
+def test_evaluate_counts_as_by_hand_and_leaves_the_net(part, monkeypatch):
+    net = Net()
+    mean = net.BatchNorm1.running_mean.clone()
+    loss, correct = evaluate(net, part)
+    assert net.training
+    assert torch.equal(net.BatchNorm1.running_mean, mean)
+    net.eval()
+    with torch.no_grad():
+        output = net(mnist_lib.normalize(part.test_images)).double()
+    labels = part.test_labels.tolist()
+    by_hand = -sum(output[i, label].item() for i, label in enumerate(labels)) / 1000
+    assert loss == pytest.approx(by_hand, rel=1e-5)
+    assert correct == sum(output[i].argmax().item() == label for i, label in enumerate(labels))
+    monkeypatch.setattr(evaluation, "TEST_BATCH", 333)  # a partial last batch counts by its size
+    assert evaluate(net, part) == (pytest.approx(loss, rel=1e-5), correct)
+
+
+def test_one_image_and_numpys_are_taken(part):
+    net = Net()
+    expected = infer(net, part.test_images[:3])
+    torch.testing.assert_close(infer(net, part.test_images[:3].numpy()), expected)
+    torch.testing.assert_close(infer(net, part.test_images[1]), expected[1:2])
+    with pytest.raises(ParameterError, match="images must be uint8"):
+        infer(net, part.test_images / 255)
+
+
+def test_a_net_may_return_logits(part):
+    """The same losses, the same run, as with log_softmax in the net."""
+    recipe = get_recipe("fast", epochs=2)
+    theirs, ours = Own(lambda x: x), Own()
+    assert evaluate(theirs, part) == evaluate(ours, part)
+    runs = [train(net, part, recipe, verbose=False) for net in (theirs, ours)]
+    first, second = ([(e.test_loss, e.last_batch_loss) for e in run] for run in runs)
+    assert first == second
+    assert infer(theirs, part.test_images).exp().sum(dim=1).tolist() == pytest.approx([1] * 1000)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Own(lambda x: x.softmax(dim=1)), "returns probabilities: return log_softmax"),
+        (
+            Own(lambda x: x[..., None, None]),
+            r"\(250, 10\), .*, got float32, \(250, 10, 1, 1\): see",
+        ),
+        (Own(lambda x: x.view(-1, 10), classes=90), r"\(250, 10\), .*, got float32, \(2250, 10\)"),
+        (Own(classes=9), r"\(250, 10\), .* got float32, \(250, 9\)"),
+        (Own(lambda x: (x, x)), r"\(250, 10\), .* got a tuple: return the scores alone"),
+        (Own(lambda x: x.argmax(dim=1)), r"\(250, 10\), .* got int64, \(250,\)"),
+        (
+            nn.Sequential(nn.Conv2d(3, 10, 3)),
+            r"cannot take images of shape \(250, 1, 28, 28\): Giv",
+        ),
+        (Own, r"net is the class Own: make one, Own\(\)"),
+        (nn.Flatten(), "net must be a torch.nn.Module with parameters, got Flatten"),
+        (print, "net must be a torch.nn.Module with parameters, got <built-in"),
+    ],
+)
+def test_other_nets_are_refused_before_they_are_trained(part, net, message):
+    for call in (
+        lambda: infer(net, part.test_images),
+        lambda: evaluate(net, part),
+        lambda: train(net, part, get_recipe("assignment"), verbose=False),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            call()
+
+
+def test_a_loader_is_no_data(part):
+    loader = torch.utils.data.DataLoader([])
+    for call in (
+        lambda: evaluate(Net(), loader),
+        lambda: train(Net(), loader, get_recipe("assignment")),
+        lambda: mnist_lib.run_folder(None, get_recipe("assignment"), 0, loader),
+    ):
+        with pytest.raises(ParameterError, match=r"data must be an MNIST, .*DataLoader"):
+            call()
+
+
+def test_a_net_that_has_diverged_is_no_net_of_probabilities():
+    broken = Own(lambda x: F.log_softmax(x * torch.nan, dim=1))
+    assert infer(broken, torch.zeros(2, 28, 28, dtype=torch.uint8)).isnan().all()
