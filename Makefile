@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-# Parameters for `make run`, as in: make run ARGS="-p epochs 1 -p seed 3"
+# More for papermill, as in: make run ARGS="-f parameters.yaml"
 ARGS ?=
+# With `make -C`, the folder it was called from: a run_dir is relative to that.
+CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(PWD),$(CURDIR))
 
 .PHONY: run test check lint colab record tables clean
 
-run: $(READY)  ## train on MNIST, write the executed notebook, print the verdict
-	@$(BIN)/python notebooks/tools.py run $(ARGS)
+run: $(READY)  ## train on MNIST, as in: make run recipe=fast seed=3
+	@cd "$(CALLER)" && "$(CURDIR)/$(BIN)/python" "$(CURDIR)/notebooks/tools.py" run $(ARGS)
 
 test: $(READY)  ## the tests; neither network nor MNIST needed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -34,8 +36,9 @@ tables: $(READY)  ## write the tables of the README files from the records
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.13")'
+	@echo "Setting up $(VENV), once: two to four minutes, 6 GB"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --no-build-isolation --editable .
 	@touch $@

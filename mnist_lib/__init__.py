@@ -5,7 +5,7 @@ The names are in the order of the data's way. What draws is imported apart,
 """
 
 # ruff: noqa: F401, I001 (names handed on, in their own order)
-from .errors import DataError, MnistLibError, ParameterError, RunError
+from .errors import DataError, MnistLibError, ParameterError, RunError, check_flags
 from .machine import __version__, environment, pick_device
 from .recipe import RECIPES, Recipe, get_recipe
 from .data import MNIST, augment, load_mnist, normalize, random_affine

@@ -4,6 +4,7 @@ import argparse
 import base64
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,14 @@ import nbformat
 import report
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
+from papermill import inspect_notebook
 from papermill.cli import papermill as papermill_command
+from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from mnist_lib import check_run, load_history
+from mnist_lib.errors import nearest
+from mnist_lib.files import write_file
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
@@ -44,25 +49,42 @@ sys.path.insert(0, str(wheel))
 '''
 
 
-def run(target: Path, args: list[str]) -> None:
-    """What papermill does with these arguments, live in the terminal; writes `target` when done.
+class Live(NBClientEngine):
+    """papermill's own engine, but for what a terminal is to show.
 
-    Ends the program with the cell's own error in a sentence; what was at `target` then stays.
+    The cells' stdout and stderr come as they print; the kernel's own log, with its alarms, does
+    not. A parameter that the notebook does not have is refused.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # No prefix of the library's own (`files.ASIDE`): a run in this very folder sweeps those.
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".notebook-") as aside:
-        part = str(Path(aside) / target.name)
-        quiet = ["--no-progress-bar", "--log-level", "ERROR"]
-        live = ["--stdout-file", "-", "--stderr-file", "-"]  # as the cells print
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, **options):
+        known = list(inspect_notebook(str(NOTEBOOK)))
+        for name in nb_man.nb.metadata.papermill.parameters:
+            if name not in known:
+                raise PapermillException(
+                    f"the notebook has no parameter {name!r}, only {', '.join(known)}"
+                    f"{nearest(name, known)}"
+                )
+        options |= {"stdout_file": sys.stdout, "stderr_file": sys.stderr}
+        options["extra_arguments"] = ["--log-level=CRITICAL"]
+        super().execute_managed_notebook(nb_man, kernel_name, **options)
+
+
+def run(args: list[str]) -> Path:
+    """What papermill does with these arguments, live in the terminal; the executed notebook.
+
+    It is written into the run's folder when all is done. Ends the program with the cell's own error
+    in a sentence; what was there then stays.
+    """
+    papermill_engines.register("live", Live)
+    with tempfile.TemporaryDirectory() as aside:
+        part = Path(aside) / NOTEBOOK.name
+        quiet = ["--no-progress-bar", "--log-level", "ERROR", "--engine", "live"]
         try:
-            papermill_command.main(
-                [str(NOTEBOOK), part, *quiet, *live, *args], standalone_mode=False
-            )
+            papermill_command.main([str(NOTEBOOK), str(part), *quiet, *args], standalone_mode=False)
         except (KeyboardInterrupt, click.Abort):
-            sys.exit(
-                "stopped; the run's folder keeps its whole epochs: run again, with resume, to go on"
-            )
+            said = part.exists() and "stopped; " in part.read_text(encoding="utf-8")
+            sys.exit(1 if said else "stopped; the run's folder keeps its whole epochs: run again")
         except PapermillExecutionError as error:
             sys.exit(f"{error.ename}: {error.evalue}")
         except DeadKernelError:
@@ -73,9 +95,18 @@ def run(target: Path, args: list[str]) -> None:
         except (click.ClickException, PapermillException) as error:
             sys.exit(f"papermill: {getattr(error, 'message', error)}")
         notebook = nbformat.read(part, as_version=4)
-        settle(notebook)
-        nbformat.write(notebook, part)
-        Path(part).replace(target)
+    settle(notebook)
+    told = "".join(output.get("text", "") for output in _cell(notebook, "load").outputs)
+    target = Path(re.search("^The run is kept in (.+)$", told, re.MULTILINE)[1]) / NOTEBOOK.name
+    write_file(target, lambda aside: nbformat.write(notebook, aside))
+    return target
+
+
+def make_variables() -> list[str]:
+    """Parameters given to make, as in `make run recipe=fast`, as papermill's arguments."""
+    given = os.environ.get("MAKEFLAGS", "").partition("-- ")[2]
+    pairs = [word.split("=", 1) for word in shlex.split(given) if "=" in word]
+    return [word for pair in pairs if pair[0] not in ("ARGS", "PYTHON") for word in ("-p", *pair)]
 
 
 def colab(target: Path = ROOT / "dist" / "mnist_99_44_colab.ipynb") -> Path:
@@ -173,9 +204,7 @@ def main() -> None:
     if parameters and args.task != "run":
         parser.error(f"{args.task} takes no {parameters[0]!r}")
     if args.task == "run":
-        target = ROOT / "runs" / NOTEBOOK.name
-        run(target, parameters)
-        print(f"wrote {target.relative_to(ROOT)}")
+        print(f"wrote {run([*make_variables(), *parameters])}")
     elif args.task == "colab":
         print(f"wrote {colab().relative_to(ROOT)}; upload it to Colab and choose Run all")
     elif args.task == "record":
