@@ -11,7 +11,8 @@ from .recipe import RECIPES, Recipe, get_recipe
 from .data import MNIST, augment, load_mnist, normalize, random_affine
 from .net import FastNet, Net, SprintNet, count_parameters, make_net, set_seed
 from .history import Epoch, History, load_history, load_study
-from .log import format_log, logged_run, logged_runs, parse_log
+from .log import format_log
+from .parse import logged_run, logged_runs, parse_log
 from .run import load_weights, run_folder, save_run
 from .evaluation import evaluate, infer
 from .training import train

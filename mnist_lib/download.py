@@ -4,6 +4,7 @@ Their names, MD5 and layout are torchvision's (`torchvision.datasets.MNIST`, `ro
 """
 
 import contextlib
+import gzip
 import hashlib
 import http.client
 import os
@@ -39,41 +40,62 @@ def read_idx(path: Path) -> torch.Tensor:
     The format: two zero bytes, 0x08 for unsigned bytes, the number of dimensions, each
     dimension as four bytes (big-endian), then the values (LeCun, Cortes, Burges).
     """
-    content = bytearray(path.read_bytes())
+    content = bytearray(_content(path))
     header = 4 + 4 * content[3]
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
     return torch.frombuffer(content, dtype=torch.uint8, offset=header).view(shape)
 
 
+def _content(path: Path) -> bytes:
+    """The bytes of a file, unpacked if it is packed by gzip, whatever its name."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    """Of the content, in hexadecimal; of a file that cannot be unpacked, of its own bytes."""
+    try:
+        content = _content(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        content = path.read_bytes()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _variants(name: str) -> list[str]:
+    """What people's files of this name are called."""
+    dotted = name.replace("-idx", ".idx")
+    return [name, dotted, f"{name}.gz", f"{dotted}.gz"]
 
 
 def find_files(name: str, folder: Path) -> list[Path] | None:
     """The four files in a folder that the user named, verified; None if it has none of them.
 
-    Raises DataError if it lacks some, or one is damaged. `name` is the parameter, for messages.
+    They may lie in torchvision's `MNIST/raw` below it, in `raw`, or in the folder itself, and may
+    be packed. Raises DataError if it lacks some, or one is damaged. `name` is the parameter, for
+    messages.
     """
     try:
-        places = {
-            place: [place / file for file in FILES if (place / file).is_file()]
-            for place in (folder / "MNIST" / "raw", folder)
-        }
-        # The fuller one: a stray file in one place does not hide whole ones in the other.
+        places = {}
+        for place in (folder / "MNIST" / "raw", folder / "raw", folder):
+            there = {file: [place / v for v in _variants(file)] for file in FILES}
+            found = (
+                (file, next(filter(Path.is_file, paths), None)) for file, paths in there.items()
+            )
+            places[place] = {file: path for file, path in found if path}
+        # The fullest one: a stray file in one place does not hide whole ones in the other.
         place, files = max(places.items(), key=lambda item: len(item[1]))
-        missing = sorted(set(FILES) - {file.name for file in files})
+        missing = sorted(set(FILES).difference(files))
         if not files:
             return None
         if missing:
             raise DataError(f"{name}: {place} lacks {', '.join(missing)}; all four are needed")
-        for file in files:
-            if (md5 := _md5(file)) != FILES[file.name]:
+        for file, path in files.items():
+            if (md5 := _md5(path)) != FILES[file]:
                 raise DataError(
-                    f"{name}: {file} is not MNIST's (MD5 {md5}, published {FILES[file.name]}; "
-                    f"{file.stat().st_size:,} bytes): it is truncated or altered; replace it"
+                    f"{name}: {path} is not MNIST's (MD5 {md5}, published {FILES[file]}; "
+                    f"{path.stat().st_size:,} bytes): it is truncated or altered; replace it"
                 )
-        return files
+        return list(files.values())
     except OSError as error:
         at = error.filename or folder
         raise DataError(f"{name}: {at} cannot be read: {error.strerror}") from None

@@ -29,6 +29,16 @@ def as_folder(name: str, value: str | os.PathLike) -> Path:
     return folder
 
 
+def read_text(path: Path) -> str:
+    """A text file, in UTF-8. Raises RunError if it cannot be read or is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is not a text file") from None
+
+
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file aside, then rename it to `path`: whole or not at all.
 
@@ -111,6 +121,8 @@ def held(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout  # takes a third of the library's import
 
+    if os.path.isfile(folder):
+        raise RunError(f"{folder} is a file, and a run needs a folder: name another as run_dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)

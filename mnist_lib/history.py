@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import DataError, RunError, is_finite, is_whole
-from .files import HISTORY, as_folder, write_file
+from .errors import DataError, is_finite, is_whole
+from .files import HISTORY, as_folder, read_text, write_file
 
 # An epoch's fields that a run's line holds, each as a list with one value an epoch. The last is not
 # in every line: the first runs were made before it was counted.
@@ -147,7 +147,7 @@ def load_history(path: str | os.PathLike) -> History:
     path = as_folder("path", path)
     if path.is_dir():
         path /= HISTORY
-    return History.from_json(_read(path), name=str(path))
+    return History.from_json(read_text(path), name=str(path))
 
 
 def load_study(path: str | os.PathLike) -> list[History]:
@@ -156,18 +156,9 @@ def load_study(path: str | os.PathLike) -> list[History]:
     Raises as `load_history` does; a DataError names the line.
     """
     path = as_folder("path", path)
-    lines = [(f"{path}, line {n}", line) for n, line in enumerate(_read(path).split("\n"), 1)]
+    lines = [(f"{path}, line {n}", line) for n, line in enumerate(read_text(path).split("\n"), 1)]
     *whole, (name, last) = lines
     runs = [History.from_json(line, name) for name, line in whole]
     with contextlib.suppress(DataError):  # cut short as it was written, or nothing
         runs.append(History.from_json(last, name))
     return runs
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RunError(f"{path} is not a text file") from None

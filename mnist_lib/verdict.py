@@ -11,8 +11,8 @@ import torch.nn as nn
 
 from .data import FULL_TEST_SET, FULL_TRAINING_SET
 from .history import History, load_study
-from .log import logged_run
 from .net import count_parameters
+from .parse import logged_run
 from .recipe import RECIPES
 from .tables import Table, mean_and_error, mean_and_sd
 

@@ -55,6 +55,21 @@ def test_damaged_file_in_a_named_folder_is_refused(
         load_mnist(folder if variable == "data_dir" else None, source)
 
 
+@pytest.mark.parametrize("inner", ["MNIST/raw", "raw", "."])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dotted", [False, True])
+def test_files_as_people_have_them(tmp_path, idx_files, cache, inner, packed, dotted):
+    """Packed, with a dot in their names, in torchvision's folders or by themselves."""
+    for name, content in idx_files.items():
+        called = (name.replace("-idx", ".idx") if dotted else name) + ".gz" * packed
+        write(tmp_path / inner, {called: gzip.compress(content) if packed else content})
+    assert idx(load_mnist(tmp_path, "mnist").train_images) == idx_files[IMAGES]
+    path = tmp_path / inner / called
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=f"{path.name} is not MNIST's .* truncated or altered"):
+        load_mnist(tmp_path, "mnist")
+
+
 def test_missing_files_are_named(tmp_path, idx_files, cache):
     del idx_files[LABELS]
     with pytest.raises(DataError, match=f"lacks {LABELS}; all four are needed"):

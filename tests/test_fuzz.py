@@ -76,6 +76,7 @@ def test_a_mutated_history_is_read_or_refused(text):
     "piece",
     [
         *("loss=", HEAD, "0%|", "100%|", "|", " ", "9", "\r", f"{HEAD}100%|", "1/1 [00:00<"),
+        *(f"{HEAD}100%|{' ' * 1000}||", f"L{HEAD[1:].replace('b', 'B')[:-2]} Accuracy=1: 1%|"),
         *("Test set: Average loss: ", "Test set: Average loss: 1, Accuracy: "),
     ],
 )

@@ -1,0 +1,190 @@
+"""Logs read: the author's, counted by hand; those that people have; and logs bent in every way."""
+
+import re
+from importlib import resources
+
+import pytest
+
+from mnist_lib import DataError, RunError, format_log, logged_run, logged_runs, parse_log
+
+# Read off the assignment's log by eye.
+CORRECT = [9861, 9870, 9886, 9916, 9915, 9899, 9912, 9932, 9939, 9930]
+CORRECT += [9937, 9932, 9920, 9930, 9932, 9936, 9944, 9931, 9938]
+
+
+def test_logged_run():
+    logged = logged_run()
+    assert [epoch.correct for epoch in logged] == CORRECT
+    assert logged.images == 10_000
+    first, last = logged.epochs[0], logged.epochs[-1]
+    assert (first.test_loss, first.last_batch_loss) == (0.0468, 0.13960422575473785)
+    assert (first.batches, first.seconds) == (1875, pytest.approx(25.1004, abs=1e-4))
+    assert (last.test_loss, last.last_batch_loss) == (0.0200, 7.31154577806592e-05)
+
+
+def test_the_logged_claim_is_the_17th_line_not_the_18th():
+    logged, second = logged_runs()
+    assert len(logged) == len(second) == 19
+    assert logged.first_to_reach(9944).epoch == logged.best.epoch == 17
+    assert logged.epochs[17].correct == 9931
+    assert (second.best.epoch, second.best.correct, second.final.correct) == (14, 9942, 9932)
+
+
+def test_seconds_agree_with_the_rate_and_the_clock_of_each_line():
+    text = resources.files("mnist_lib").joinpath("logged_run.txt").read_text(encoding="utf-8")
+    bars = re.findall(r"1875/1875 \[00:(\d\d)<00:00, ([\d.]+)it/s\]", text)
+    for epoch, (clock, rate) in zip(logged_run(), bars, strict=True):
+        assert 1875 / epoch.seconds == pytest.approx(float(rate), abs=0.005)
+        assert int(clock) - 0.01 <= epoch.seconds < int(clock) + 1.01
+
+
+def test_log_round_trip():
+    assert parse_log(format_log(logged_run())) == logged_run()
+
+
+BAR = "loss=0.5 batch_id=124: 100%|██████████| 125/125 "
+TEST = "Test set: Average loss: 0.5000, Accuracy: 820/1000 (82%)"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (f"{BAR}[1:04:10<00:00, 30.80s/it]\n{TEST}", 3850),
+        (f"{BAR}[00:10<00:00, 12.00it/s]\r{BAR}[00:10<00:00, 12.00it/s]\n{TEST}", 125 / 12),
+        (f"{BAR}[00:10<00:00, 75.00it/s]\n{TEST}", 10),  # another rate than the clock's
+        (f"{BAR}[00:10<00:00, ?it/s]\n{TEST}", 10),
+        (f"{BAR}[00:10<00:00, 0.00it/s]\n{TEST}", 10),
+        (
+            f"loss=2.3 batch_id=0:   0%|          | 1/125 [00:02<04:08,  2.00s/it]\r{BAR}"
+            f"[00:01<00:00, 99.00it/s]some.py:27: UserWarning\r\n\n{TEST}\r\n",
+            125 / 99,
+        ),
+    ],
+)
+def test_bars_redrawn_slow_or_among_other_text_are_one_epoch(text, seconds):
+    (epoch,) = parse_log(text)
+    assert epoch.seconds == pytest.approx(seconds)
+    assert (epoch.correct, epoch.images, epoch.test_loss) == (820, 1000, 0.5)
+    assert (epoch.batches, epoch.last_batch_loss) == (125, 0.5)
+
+
+GOOD = """\
+  0%|          | 0/1875 [00:00<?, ?it/s]some.py:27: UserWarning: Implicit dimension
+loss=0.1 batch_id=1874: 100%|██████████| 1875/1875 [00:25<00:00, 74.70it/s]
+  0%|          | 0/1875 [00:00<?, ?it/s]
+Test set: Average loss: 0.0468, Accuracy: 9861/10000 (98.6100%)
+
+loss=0.2 batch_id=1874: 100%|██████████| 1875/1875 [00:24<00:00, 76.29it/s]
+
+Test set: Average loss: 0.0384, Accuracy: 9870/10000 (98.7000%)
+"""
+LINES = GOOD.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: the log ends without"),
+        ("no log at all\nnone", "line 2: the log ends without"),
+        ("\n".join(LINES[:6]), "line 6: the log is cut short at batch 1875 of 1875 of epoch 2"),
+        (
+            f"{GOOD}\nloss=0.3 batch_id=99:   5%|▌  | 100/1875 [00:01<00:24, 74.0it/s]",
+            "line 10: the log is cut short at batch 100 of 1875 of epoch 3",
+        ),
+        (f"{GOOD}{LINES[2]}", "line 9: the log is cut short: epoch 3 begins"),
+        (GOOD.replace("batch_id=1874", "batch_id=7"), "line 2: the last of 1875 batches cannot"),
+        (GOOD[:-20], "line 8: not a whole test line"),
+        (GOOD.replace("[00:24<", "[x<"), "line 6: not a finished progress bar"),
+        (GOOD.replace("\n".join(LINES[3:5]), ""), "line 5: a new progress bar, but no"),
+        (GOOD.replace(LINES[5], ""), "line 8: a 'Test set' line without the progress bar"),
+        (GOOD.replace("9870/10000", "9871/10000"), "line 8: 9871/10000 is 98.7100%, not 98.7000%"),
+        (GOOD.replace("9870/10000", "10870/10000"), "line 8: 10870 correct of 10000"),
+        (GOOD.replace("9870/10000", "0/0"), "line 8: 0 correct of 0"),
+        (GOOD.replace("9870/10000", "4935/5000"), "line 8: tested on 5000 images"),
+        (GOOD.replace("0.0384", "nan"), "line 8: test_loss must be a finite number"),
+        (GOOD.replace("0.0384", "0.03.84"), "line 8: could not convert"),
+        (GOOD.replace("loss=0.2", "loss=inf"), "line 8: last_batch_loss must be a finite number"),
+        (GOOD.replace("| 1875/1875 [00:24", "| 1800/1875 [00:24"), "line 8: .* 1800 of 1875"),
+    ],
+)
+def test_malformed_logs_name_the_line(text, message):
+    with pytest.raises(DataError, match=message):
+        parse_log(text)
+
+
+OTHER_LOOPS = """\
+  0%|          | 0/9912422 [00:00<?, ?it/s]
+100%|██████████| 9912422/9912422 [00:01<00:00, 5012345.67it/s]
+Extracting data/MNIST/raw/train-images-idx3-ubyte.gz to data/MNIST/raw
+  0%|          | 0/469 [00:00<?, ?it/s]\rloss=0.5 batch_id=0:   0%| | 0/469 [00:00<?, ?it/s]
+loss=0.25 batch_id=468: 100%|██████████| 469/469 [00:20<00:00, 23.10it/s]
+  0%|          | 0/79 [00:00<?, ?it/s]\r100%|██████████| 79/79 [00:02<00:00, 35.20it/s]
+Test set: Average loss: 0.0468, Accuracy: 9861/10000 (98.61%)
+  0%|          | 0/469 [00:00<?, ?it/s]
+loss=0.125 batch_id=468: 100%|██████████| 469/469 [00:20<00:00, 23.10it/s]
+  0%|          | 0/79 [00:00<?, ?it/s]\r100%|██████████| 79/79 [00:02<00:00, 35.20it/s]
+Test set: Average loss: 0.0384, Accuracy: 9870/10000 (98.70%)
+"""
+COURSE = """\
+EPOCH: 1
+  0%|          | 0/469 [00:00<?, ?it/s]
+Loss=2.30 Batch_id=0 Accuracy=9.38:   0%|          | 0/469 [00:00<?, ?it/s]
+Loss=0.25 Batch_id=468 Accuracy=91.27: 100%|██████████| 469/469 [00:20<00:00, 23.10it/s]
+
+Test set: Average loss: 0.0468, Accuracy: 9861/10000 (98.61%)
+
+EPOCH: 2
+  0%|          | 0/469 [00:00<?, ?it/s]
+Loss=0.125 Batch_id=468 Accuracy=98.61: 100%|██████████| 469/469 [00:20<00:00, 23.10it/s]
+
+Test set: Average loss: 0.0384, Accuracy: 9870/10000 (98.70%)
+"""
+QUOTE = "Best: Test set: Average loss: 0.038, Accuracy: 9870/10000 (99%)\n"
+QUOTED = """\
+loss=0.125 batch_id=468: 100%|██████████| 469/469 [00:20<00:00, 23.10it/s]
+Test set: Average loss: 0.0384, Accuracy: 9870/10000 (98.70%)
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [OTHER_LOOPS, COURSE, QUOTE + QUOTED + OTHER_LOOPS, COURSE + QUOTE]
+)
+def test_logs_that_people_have(tmp_path, text):
+    """Old torchvision's downloads, a bar over the test images, the accuracy in the bar, a quote."""
+    path = tmp_path / "log.txt"
+    path.write_text(text, encoding="utf-8")
+    for given in (text, path):
+        first, second = parse_log(given)
+        assert (first.correct, first.last_batch_loss, first.batches) == (9861, 0.25, 469)
+        assert (second.correct, second.test_loss, second.seconds) == (9870, 0.0384, 469 / 23.1)
+    with pytest.raises(DataError, match="the log is cut short: epoch 3 begins"):
+        parse_log(f"{text}\n  0%|          | 0/469 [00:00<?, ?it/s]")
+
+
+@pytest.mark.parametrize("columns", [48, 49, 50, 55, 59, 60, 61, 62, 70, 80, 90])
+def test_bars_that_a_narrow_terminal_trimmed(columns):
+    shown = format_log(logged_run())
+    lines = [line if "Test set" in line else line[:columns] for line in shown.split("\n")]
+    read = parse_log("\n".join(lines))
+    for epoch, whole in zip(read, logged_run(), strict=True):
+        assert epoch.last_batch_loss == whole.last_batch_loss
+        assert (epoch.correct, epoch.batches) == (whole.correct, 1875)
+        assert epoch.seconds in (0, int(epoch.seconds)) or epoch.seconds == whole.seconds
+
+
+def test_what_cannot_be_read_is_shown_with_what_is_expected(tmp_path):
+    trimmed = "loss=0.0238402 batch_id=18"
+    with pytest.raises(DataError, match=rf"line 1: not a finished .*{trimmed}'; expected 'loss=0"):
+        parse_log(trimmed)
+    with pytest.raises(DataError, match=r"not a whole test line: .*; expected 'Test set: Average"):
+        parse_log(f"{BAR}[00:10<00:00, ?it/s]\nTest set: Accuracy: 820/1000")
+    with pytest.raises(DataError, match=r"line 1: the log ends .*; a file is named by a Path"):
+        parse_log("log.txt")
+    with pytest.raises(RunError, match=r"log\.txt cannot be read: No such file"):
+        parse_log(tmp_path / "log.txt")
+
+
+def test_a_run_that_was_shown_again_is_one():
+    again = format_log(logged_run())
+    head = "".join(again.splitlines(keepends=True)[:6])
+    assert parse_log(head + again) == logged_run()
