@@ -71,6 +71,6 @@ def check_flags(**flags: bool) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like `name`, for a message: `; did you mean 'epochs'?`, or nothing."""
+    """The known name most like `name`, as part of a message: `; did you mean 'epochs'`."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}" if close else ""

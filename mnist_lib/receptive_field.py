@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 
 from .errors import ParameterError
+from .net import check_net
 from .tables import Table
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -85,15 +86,29 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     Follows `rf += (k - 1) * jump; jump *= stride` (Araujo, Norris and Sim, "Computing Receptive
     Fields of Convolutional Neural Networks", Distill 2019), with k = 1 + dilation * (kernel - 1),
     on a copy of `net` in evaluation mode. Functional calls are seen only by what they do to the
-    shape: an activation may stay functional, a pooling may not.
+    shape: an activation may stay functional, a pooling may not. A layer that is called twice has
+    two rows, its parameters in the first.
 
-    Raises ParameterError if a layer's receptive field cannot be computed.
+    Raises ParameterError if a layer's receptive field cannot be computed, if the data takes more
+    than one path, or if `net` is none.
     """
+    check_net(net)
     net = copy.deepcopy(net).eval()
-    parameter = next(net.parameters(), torch.empty(0))
+    parameter = next(net.parameters())
+    image = torch.zeros(2, *input_shape, device=parameter.device, dtype=parameter.dtype)
+    image.requires_grad_()  # so that torch keeps the way that the data takes
     rows: list[Layer] = []
+    ways: dict = {}  # the node of each row's output in torch's graph
+    counted: set[int] = set()  # parameters, by their identity
     # Height and width of the last output that had any; first, of what the net looks at.
     spatial = tuple(min(side, getattr(net, "crop", side)) for side in input_shape[1:])
+
+    def look(name, inputs):
+        if _origins(inputs[0], ways) != {len(rows) - 1}:
+            raise ParameterError(
+                f"layer {name!r} does not follow the layer before it alone: the data takes more "
+                "than one path, of which no table is made"
+            )
 
     def add(name, module, inputs, output):
         nonlocal spatial
@@ -101,18 +116,21 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
         if shape and shape != spatial:
             raise ParameterError(
                 f"layer {name!r} gets {shape}, but the layer before gave {spatial}: "
-                "a pooling between them has to be a module, or the data takes more than one path"
+                "a pooling between them has to be a module"
             )
         before = rows[-1] if rows else None
         field, jump = (before.receptive_field, before.jump) if before else (1, 1)
         kernel, stride = _kernel_and_stride(name, module, spatial)
         spatial = (1, 1) if isinstance(module, nn.Linear) else tuple(output.shape[2:]) or spatial
+        own = [p for p in module.parameters() if p.requires_grad and id(p) not in counted]
+        counted.update(map(id, own))
+        ways[output.grad_fn] = len(rows)
         rows.append(
             Layer(
                 name=name,
                 kind=type(module).__name__,
                 output_shape=tuple(output.shape[1:]),
-                parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
+                parameters=sum(p.numel() for p in own),
                 receptive_field=field + (kernel - 1) * jump,
                 jump=jump * stride,
             )
@@ -120,12 +138,40 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
 
     leaves = [(name, m) for name, m in net.named_modules() if not list(m.children())]
     for name, module in leaves:
+        module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
         module.register_forward_hook(
             lambda module, inputs, output, name=name: add(name, module, inputs, output)
         )
-    with torch.no_grad():
-        net(torch.zeros(2, *input_shape, device=parameter.device, dtype=parameter.dtype))
+    try:
+        output = net(image)
+    except RuntimeError as error:
+        said = str(error).strip().partition("\n")[0]
+        raise ParameterError(f"net cannot take images of shape {input_shape}: {said}") from error
+    if not rows or _origins(output, ways) != {len(rows) - 1}:
+        raise ParameterError(
+            "the net's output does not come from its last layer alone: the data takes more than "
+            "one path, of which no table is made"
+        )
     return LayerTable(rows)
+
+
+def _origins(tensor, ways: dict) -> set[int]:
+    """From which rows' outputs a tensor was made without another's between; -1 for the image."""
+    found, seen = set(), set()
+    nodes = [tensor.grad_fn] if isinstance(tensor, torch.Tensor) else []
+    if nodes == [None]:
+        return {-1} if tensor.requires_grad else set()
+    while nodes:
+        node = nodes.pop()
+        if node in ways:
+            found.add(ways[node])
+        elif node is not None and node not in seen:
+            seen.add(node)
+            variable = getattr(node, "variable", None)
+            if variable is not None and not isinstance(variable, nn.Parameter):
+                found.add(-1)
+            nodes += [before for before, _ in node.next_functions]
+    return found
 
 
 def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -> tuple[int, int]:

@@ -152,7 +152,7 @@ def get_recipe(name: str | None = None, /, **overrides) -> Recipe:
     fields = [field for field in LIMITS if field != "name"]
     for field in set(overrides).difference(fields):
         hint = nearest(field, fields)
-        raise ParameterError(f"a recipe has no field {field!r}, only {', '.join(fields)}{hint}")
+        raise ParameterError(f"a recipe has no field {field!r}{hint}; it has {', '.join(fields)}")
     changes = {key: value for key, value in overrides.items() if value is not None}
     return dataclasses.replace(RECIPES[name], **changes)
 

@@ -10,6 +10,7 @@ import argparse
 import ast
 import dataclasses
 import multiprocessing
+import os
 import shutil
 import sys
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -156,6 +157,13 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
     args = parser.parse_args()
+    wanted, cores = args.processes * args.threads, os.cpu_count() or 1
+    if wanted > cores:
+        print(
+            f"{args.processes} processes of {args.threads} threads each want {wanted} cores, and "
+            f"there are {cores}: they will wait for each other",
+            file=sys.stderr,
+        )
     try:
         recipe = get_recipe(args.recipe, **dict(args.set))
         run_by = (args.processes, args.threads, args.validation, args.data_dir)

@@ -62,8 +62,8 @@ class Live(NBClientEngine):
         for name in nb_man.nb.metadata.papermill.parameters:
             if name not in known:
                 raise PapermillException(
-                    f"the notebook has no parameter {name!r}, only {', '.join(known)}"
-                    f"{nearest(name, known)}"
+                    f"the notebook has no parameter {name!r}{nearest(name, known)}; it has "
+                    f"{', '.join(known)}"
                 )
         options |= {"stdout_file": sys.stdout, "stderr_file": sys.stderr}
         options["extra_arguments"] = ["--log-level=CRITICAL"]

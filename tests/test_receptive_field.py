@@ -76,9 +76,29 @@ def test_another_net():
     assert net.training, "the table is made on a copy"
 
 
-class Pooling(Net):
+class Shaped(nn.Module):
+    """Three convolutions, the first two kept in size, and what a function makes of them."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 5, padding=2)
+        self.three, self.relu = nn.Conv2d(1, 1, 3, padding=1), nn.ReLU(inplace=True)
+        self.shape = forward
+
     def forward(self, x):
-        return self.conv2(F.max_pool2d(self.conv1(x), 2))
+        return self.shape(self, x)
+
+
+def test_a_layer_that_is_called_thrice_has_its_parameters_once():
+    def thrice(net, x):
+        return net.relu(net.one(F.relu(net.one(net.one(x)), inplace=True)))
+
+    table = layer_table(Shaped(thrice))
+    assert [layer.receptive_field for layer in table] == [3, 5, 7, 7]
+    assert [layer.parameters for layer in table] == [10, 0, 0, 0]
+
+
+PATHS = "more than one path"
 
 
 @pytest.mark.parametrize(
@@ -86,8 +106,17 @@ class Pooling(Net):
     [
         (nn.Sequential(nn.Conv2d(1, 1, (3, 1))), r"'0' has a kernel_size of \(3, 1\)"),
         (nn.Sequential(nn.ConvTranspose2d(1, 1, 3)), "'0' is a ConvTranspose2d"),
-        (nn.Sequential(nn.AdaptiveAvgPool2d(5)), "pools 28 pixels to 5"),
-        (Pooling(), r"'conv2' gets \(14, 14\).*\(28, 28\)"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1), nn.AdaptiveAvgPool2d(5)), "pools 28 pixels to 5"),
+        (
+            Shaped(lambda net, x: net.two(F.max_pool2d(net.one(x), 2))),
+            r"'two' gets \(14, 14\).*\(28, 28\): a pooling between",
+        ),
+        (Shaped(lambda net, x: net.three(net.one(x) + net.two(x))), f"'two' .*{PATHS}"),
+        (Shaped(lambda net, x: net.three(x + net.one(x))), f"'three' .*{PATHS}"),
+        (Shaped(lambda net, x: x + net.one(x)), f"output .*{PATHS}"),
+        (Shaped(lambda net, x: net.one(x.detach())), PATHS),
+        (nn.Sequential(nn.Conv2d(3, 1, 3)), r"cannot take images of shape \(1, 28, 28\): Given"),
+        (nn.Flatten(), "net must be a torch.nn.Module with parameters"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(net, message):

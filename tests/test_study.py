@@ -112,10 +112,14 @@ def test_finished_runs_are_not_trained_again(path, monkeypatch, capsys):
     del runs[1].record["recipe"]["crop"]  # as in a record older than the field
     path.write_text("".join(run.to_json() for run in runs))
     assert study(path, RECIPE, [4, 3]) == runs[::-1]
-    args = [str(path.with_suffix("")), "--set", "epochs=1", "--seeds", "3-4"]
-    monkeypatch.setattr("sys.argv", ["study", *args])
-    main()
-    assert "2 seeds" in capsys.readouterr().out
+    args = [str(path.with_suffix("")), "--set", "epochs=1", "--seeds", "3-4", "--threads", "1"]
+    for processes, said in (("1", ""), ("999", "999 processes of 1 threads each want 999 cores")):
+        monkeypatch.setattr("sys.argv", ["study", *args, "--processes", processes])
+        main()
+        out, err = capsys.readouterr()
+        assert "2 seeds" in out
+        assert err.startswith(said)
+        assert bool(err) is bool(said)
     assert (list(path.parent.iterdir()), load_study(path)) == ([path], runs)
 
 

@@ -1,6 +1,7 @@
 """The notebooks' workshop: `make run`, Ctrl-C in it, `make record`, Colab's single file."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ TOOLS = NOTEBOOK.parent / "tools.py"
     ("words", "said"),
     [
         (["-m", "papermill", str(NOTEBOOK), "out.ipynb"], "Aborted!"),
-        ([str(TOOLS), "run"], "stopped; the run's folder keeps its whole epochs"),
+        ([str(TOOLS), "run"], "\nstopped; epochs 1 to "),
     ],
 )
 def test_control_c_in_papermill(tmp_path, sample, words, said, start):
@@ -37,6 +38,7 @@ def test_control_c_in_papermill(tmp_path, sample, words, said, start):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert said in err
+    assert "Traceback" not in err or "papermill" in words
     assert process.returncode == 1
     done = len(mnist_lib.load_history(tmp_path / "run"))
     assert 2 <= done < 40
@@ -56,24 +58,62 @@ def test_control_c_in_papermill(tmp_path, sample, words, said, start):
 
 
 def test_make_runs_command_is_live_and_refuses_in_one_line(tmp_path, capfd):
-    target = tmp_path / "runs" / "out.ipynb"
-    # The run's folder is the one that papermill writes to: neither may sweep the other's files.
-    words = ["-p", "run_dir", str(target.parent), "-y", str(QUICK)]
-    tools.run(target, words)
-    shown = capfd.readouterr().out
-    assert "loss=" in shown
+    words = ["-p", "run_dir", str(tmp_path / "run"), "-y", str(QUICK)]
+    target = tools.run(words)
+    assert target == tmp_path / "run" / NOTEBOOK.name
+    shown, progress = capfd.readouterr()
+    assert progress.startswith("\repoch 1 of 2:   0%|"), "no alarm before it"
+    assert "epoch 2 of 2 loss=" in progress
     assert "Verdict on the SAMPLE" in shown
     before = target.read_bytes()
     for bad, message in (
         (["-p", "epochs", "0"], "ParameterError: epochs must be a whole number"),
+        (["-p", "resume", "no"], "ParameterError: resume must be True or False, got 'no'"),
+        (["-y", "{epoch: 3}"], "papermill: the notebook has no parameter 'epoch'; did you mean "),
         (["--no-such-option"], "papermill: No such option"),
     ):
         with pytest.raises(SystemExit) as caught:
-            tools.run(target, [*words, *bad])
+            tools.run([*words, *bad])
         assert str(caught.value.code).startswith(message)
         assert "\n" not in caught.value.code
     assert target.read_bytes() == before
-    assert not list(target.parent.glob(".notebook-*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("", []),
+        ("w", []),
+        ("kw -- epochs=1 ARGS=-p\\ seed\\ 3 PYTHON=python3", ["-p", "epochs", "1"]),
+        (" -- run_dir=a\\ b recipe=fast", ["-p", "run_dir", "a b", "-p", "recipe", "fast"]),
+    ],
+)
+def test_parameters_may_be_makes_variables(monkeypatch, flags, words):
+    monkeypatch.setenv("MAKEFLAGS", flags)
+    assert tools.make_variables() == words
+
+
+def test_make_hands_them_on_from_any_folder(tmp_path):
+    """With `make -C`, a run_dir is relative to the folder it was called from."""
+    (tmp_path / "checkout" / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(TOOLS.parents[1] / name, tmp_path / "checkout")
+    (tmp_path / "checkout" / ".venv" / "ready").touch()
+    python = tmp_path / "checkout" / ".venv" / "bin" / "python"
+    python.write_text("#!/bin/sh\npwd; echo $MAKEFLAGS; echo $@\n")
+    python.chmod(0o755)
+    variables = ["epochs=1", "ARGS=-p seed 3"]
+    for command, at in ((["make"], "checkout"), (["make", "-C", "checkout"], ".")):
+        result = subprocess.run(
+            [*command, "run", *variables],
+            cwd=tmp_path / at,
+            env=os.environ | {"PWD": str(tmp_path / at), "MAKEFLAGS": ""},
+            capture_output=True,
+            text=True,
+        )
+        assert str((tmp_path / at).resolve()) in result.stdout.splitlines(), result.stderr
+        assert "epochs=1" in result.stdout
+        assert result.stdout.count("run -p seed 3") == 1
 
 
 def test_a_killed_kernel_is_one_sentence(tmp_path, monkeypatch):
@@ -82,7 +122,7 @@ def test_a_killed_kernel_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tools.papermill_command, "main", killed)
     with pytest.raises(SystemExit, match=r"the notebook's process was killed, .*: run again"):
-        tools.run(tmp_path / "out.ipynb", [])
+        tools.run([])
 
 
 def test_record_takes_no_old_run(tmp_path, monkeypatch):
