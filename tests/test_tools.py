@@ -60,7 +60,7 @@ def test_control_c_in_papermill(tmp_path, sample, words, said, start):
 def test_make_runs_command_is_live_and_refuses_in_one_line(tmp_path, capfd):
     words = ["-p", "run_dir", str(tmp_path / "run"), "-y", str(QUICK)]
     target = tools.run(words)
-    assert target == tmp_path / "run" / NOTEBOOK.name
+    assert target.resolve() == tmp_path / "run" / NOTEBOOK.name
     shown, progress = capfd.readouterr()
     assert progress.startswith("\repoch 1 of 2:   0%|"), "no alarm before it"
     assert "epoch 2 of 2 loss=" in progress
