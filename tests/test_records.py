@@ -84,9 +84,8 @@ def test_what_the_search_says_of_the_librarys_own_runs():
         settings = {k: v for k, v in recipe.items() if k != "name" and v != defaults[k]}
         final = (run.final.accuracy, run.final.test_loss)
         folds.setdefault(json.dumps([sorted(settings.items()), run.record["seed"]]), final)
-    told = [
-        r for r in lines("search.jsonl") if r["search"] in ("finalists", "all folds", "smoothing")
-    ]
+    own = ("finalists", "all folds", "smoothing", "ablation")
+    told = [run for run in lines("search.jsonl") if run["search"] in own]
     assert len(told) > 100
     for run in told:
         key = json.dumps([sorted(run["settings"].items()), run["seed"]])
