@@ -16,8 +16,9 @@ run: $(READY)  ## train on MNIST, as in: make run recipe=fast seed=3
 test: $(READY)  ## the tests; neither network nor MNIST needed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
+# One thread, as the recorded run: the same bits on a machine that rounds alike.
 check: $(READY)  ## run the committed notebooks, on all of MNIST, and compare their outputs
-	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=14400 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-cell-timeout=14400 notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .
