@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from .errors import DataError, RunError
-from .files import CURVES, HISTORY, WEIGHTS, held, remove, write_file
+from .files import CURVES, HISTORY, WEIGHTS, held, read_bytes, remove, write_file
 from .history import Epoch, History, save_history
 from .machine import __version__
 from .recipe import differences
@@ -215,11 +215,9 @@ def _epoch(path: Path) -> int:
 def _read(path: Path) -> tuple[History, dict]:
     """The history of a checkpoint and all that it holds."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be read: {error.strerror}; mend that, then run again to go on"
-        ) from None
+        content = read_bytes(path)
+    except RunError as error:
+        raise RunError(f"{error}; mend that, then run again to go on") from None
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[:-size]).digest() != content[-size:]:
         raise _Damaged(f"its {len(content)} bytes are not those that were written")

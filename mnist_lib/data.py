@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy
 import torch
@@ -254,9 +253,9 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
         if value is None or value == "":
             continue
         folder = as_folder(name, value)
-        files = find_files(name, folder)
-        if files:
-            return _read(files)
+        contents = find_files(name, folder)
+        if contents:
+            return _read(contents)
         if not folder.is_dir():
             raise DataError(f"{name}: {folder} is no folder; name one that is there, or none")
         looked.append(f"{name}: {folder} holds none of the files")
@@ -275,10 +274,8 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
         return load_sample()
 
 
-def _read(files: list[Path]) -> MNIST:
-    train_images, train_labels, test_images, test_labels = (read_idx(file) for file in files)
-    parts = (train_images, train_labels, test_images, test_labels)
-    return MNIST(*parts, source="mnist", verified=True)
+def _read(contents: list[bytes]) -> MNIST:
+    return MNIST(*map(read_idx, contents), source="mnist", verified=True)
 
 
 def load_sample() -> MNIST:

@@ -34,30 +34,28 @@ EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 TIMEOUT = 20  # seconds without an answer from a mirror
 
 
-def read_idx(path: Path) -> torch.Tensor:
-    """Read an IDX file of unsigned bytes, verified before: uint8, in the shape of its header.
+def read_idx(content: bytes) -> torch.Tensor:
+    """An IDX file of unsigned bytes, verified before: uint8, in the shape of its header.
 
     The format: two zero bytes, 0x08 for unsigned bytes, the number of dimensions, each
     dimension as four bytes (big-endian), then the values (LeCun, Cortes, Burges).
     """
-    content = bytearray(_content(path))
+    content = bytearray(content)  # torch shares only what may be written
     header = 4 + 4 * content[3]
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
     return torch.frombuffer(content, dtype=torch.uint8, offset=header).view(shape)
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a file, unpacked if it is packed by gzip, whatever its name."""
+    """The bytes of a file; unpacked, if they are whole and packed by gzip, whatever its name."""
     content = path.read_bytes()
-    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    if content.startswith(b"\x1f\x8b"):
+        with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):
+            return gzip.decompress(content)
+    return content
 
 
-def _md5(path: Path) -> str:
-    """Of the content, in hexadecimal; of a file that cannot be unpacked, of its own bytes."""
-    try:
-        content = _content(path)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        content = path.read_bytes()
+def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
@@ -67,8 +65,8 @@ def _variants(name: str) -> list[str]:
     return [name, dotted, f"{name}.gz", f"{dotted}.gz"]
 
 
-def find_files(name: str, folder: Path) -> list[Path] | None:
-    """The four files in a folder that the user named, verified; None if it has none of them.
+def find_files(name: str, folder: Path) -> list[bytes] | None:
+    """The four files of a folder that the user named, verified; None if it has none of them.
 
     They may lie in torchvision's `MNIST/raw` below it, in `raw`, or in the folder itself, and may
     be packed. Raises DataError if it lacks some, or one is damaged. `name` is the parameter, for
@@ -89,20 +87,21 @@ def find_files(name: str, folder: Path) -> list[Path] | None:
             return None
         if missing:
             raise DataError(f"{name}: {place} lacks {', '.join(missing)}; all four are needed")
+        contents = {file: _content(path) for file, path in files.items()}
         for file, path in files.items():
-            if (md5 := _md5(path)) != FILES[file]:
+            if (md5 := _md5(contents[file])) != FILES[file]:
                 raise DataError(
                     f"{name}: {path} is not MNIST's (MD5 {md5}, published {FILES[file]}; "
                     f"{path.stat().st_size:,} bytes): it is truncated or altered; replace it"
                 )
-        return list(files.values())
+        return list(contents.values())
     except OSError as error:
         at = error.filename or folder
         raise DataError(f"{name}: {at} cannot be read: {error.strerror}") from None
 
 
-def fetch_files(looked: list[str]) -> list[Path]:
-    """The four files in our own cache; those missing or damaged are downloaded.
+def fetch_files(looked: list[str]) -> list[bytes]:
+    """The four files of our own cache; those missing or damaged are downloaded.
 
     `looked` tells where they were looked for before, for the message of the DataError that is
     raised if no mirror gives one.
@@ -110,7 +109,8 @@ def fetch_files(looked: list[str]) -> list[Path]:
     folder = user_cache_path("mnist_lib") / "MNIST" / "raw"
     files = [folder / name for name in FILES]
     try:
-        wanted = [file for file in files if not (file.is_file() and _md5(file) == FILES[file.name])]
+        contents = {file: _content(file) if file.is_file() else b"" for file in files}
+        wanted = [file for file in files if _md5(contents[file]) != FILES[file.name]]
         if wanted:
             damaged = [file.name for file in wanted if file.exists()]
             lacking = ", ".join(file.name for file in wanted)
@@ -123,9 +123,10 @@ def fetch_files(looked: list[str]) -> list[Path]:
             with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as aside:
                 for file in wanted:
                     os.replace(_download(file.name, Path(aside), looked), file)
+                    contents[file] = _content(file)
     except OSError as error:
         raise DataError(f"the cache {folder} cannot be used: {error}") from None
-    return files
+    return list(contents.values())
 
 
 def _sweep(folder: Path) -> None:
@@ -153,7 +154,7 @@ def _download(name: str, aside: Path, looked: list[str]) -> Path:
             shutil.rmtree(place, ignore_errors=True)
             tried.append(f"{mirror} ({error or type(error).__name__})")
             continue
-        if _md5(place / name) == FILES[name]:
+        if _md5(_content(place / name)) == FILES[name]:
             return place / name
         tried.append(f"{mirror} (gave another file: wrong MD5)")
     raise DataError(

@@ -1,7 +1,8 @@
 """What a net answers: log-probabilities of images, and how many of the test images are right."""
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn as nn
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 
 from .data import MNIST, as_images, check_data, normalize
 from .errors import ParameterError
-from .net import device_of
+from .net import device_of, output_of
 from .recipe import Recipe
 
 TEST_BATCH = 250  # images; larger ones take memory
@@ -23,13 +24,9 @@ def infer(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     ParameterError if it returns anything else, or if `images` are none; see `as_images`.
     """
     images, device = as_images(images), device_of(net)
-    was_training = net.training
-    net.eval()
-    try:
+    with _evaluating(net):
         parts = images.split(TEST_BATCH)
         output = torch.cat([_answer(net, normalize(part.to(device))) for part in parts])
-    finally:
-        net.train(was_training)
     return F.log_softmax(output, dim=1) if _are_logits(output) else output
 
 
@@ -52,23 +49,25 @@ def log_probabilities(net: nn.Module, images: torch.Tensor) -> Callable:
 
     Tried on some uint8 images (N, 28, 28), in evaluation mode. Raises as `infer` does.
     """
+    with _evaluating(net):
+        logits = _are_logits(_answer(net, normalize(images[:TEST_BATCH].to(device_of(net)))))
+    return (lambda x: F.log_softmax(net(x), dim=1)) if logits else net
+
+
+@contextlib.contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode meanwhile."""
     was_training = net.training
     net.eval()
     try:
-        logits = _are_logits(_answer(net, normalize(images[:TEST_BATCH].to(device_of(net)))))
+        yield
     finally:
         net.train(was_training)
-    return (lambda x: F.log_softmax(net(x), dim=1)) if logits else net
 
 
 def _answer(net: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """The net's output, known to be (N, 10)."""
-    try:
-        output = net(inputs)
-    except (RuntimeError, ValueError, TypeError) as error:
-        said = str(error).strip().partition("\n")[0]
-        shape = (len(inputs), *inputs.shape[1:])
-        raise ParameterError(f"net cannot take images of shape {shape}: {said}") from error
+    output = output_of(net, inputs, tuple(inputs.shape))
     expected = f"the net must return a tensor ({len(inputs)}, 10), a row of ten scores an image"
     if not isinstance(output, torch.Tensor):
         raise ParameterError(f"{expected}, got a {type(output).__name__}: return the scores alone")
@@ -94,7 +93,8 @@ def _are_logits(output: torch.Tensor) -> bool:
 def check_batch_of_one(net: nn.Module, data: MNIST, recipe: Recipe) -> None:
     """Raise ParameterError if a batch in training is one image, and a batch norm refuses that."""
     size = recipe.batch_size
-    counts = (recipe.epoch_images(epoch, len(data.train_images)) for epoch in (1, 2))
+    epochs = range(1, min(2, recipe.epochs) + 1)  # the later ones are as the second
+    counts = (recipe.epoch_images(epoch, len(data.train_images)) for epoch in epochs)
     if all(count % size != 1 % size for count in counts):
         return
     one = normalize(data.train_images[:1]).to(device_of(net))

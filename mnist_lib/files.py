@@ -29,12 +29,18 @@ def as_folder(name: str, value: str | os.PathLike) -> Path:
     return folder
 
 
-def read_text(path: Path) -> str:
-    """A text file, in UTF-8. Raises RunError if it cannot be read or is none."""
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises RunError if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_text(path: Path) -> str:
+    """A text file, in UTF-8, its line ends as they are. Raises RunError if it cannot be read."""
+    try:
+        return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError:
         raise RunError(f"{path} is not a text file") from None
 

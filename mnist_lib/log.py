@@ -15,6 +15,7 @@ from .recipe import Recipe
 REFRESHES = 10  # of the progress bar's loss, an epoch; on the CPU, where they cost nothing
 # Below this share of the cores that its threads ask for, a run is slowed by their waiting.
 BUSY = 0.85
+_said: list[bool] = []  # whether this process has said so
 
 
 class Progress:
@@ -91,10 +92,16 @@ class Progress:
     def _look_at_cores(self) -> None:
         """Say, once a process, if threads wait for cores that others keep busy."""
         threads, seconds = torch.get_num_threads(), time.perf_counter() - self._start
-        if threads > 1 and seconds >= 2:
-            cores = (time.process_time() - self._busy) / seconds
-            if cores < BUSY * threads:
-                _say_busy(threads, round(cores, 1), self._bar)
+        if threads == 1 or seconds < 2 or _said:
+            return
+        cores = (time.process_time() - self._busy) / seconds
+        if cores < BUSY * threads:
+            _said.append(True)
+            self._bar.write(
+                f"{threads} threads get the time of {cores:.1f} cores: on busy cores they wait for "
+                "each other, and a run started with OMP_NUM_THREADS=1 is faster",
+                file=sys.stderr,
+            )
 
     def _check(self, loss: float, batch_id: int, what: str) -> None:
         if not math.isfinite(loss):
@@ -103,19 +110,6 @@ class Progress:
                 f"{self.recipe.name!r}: the {what} is {loss}; try a learning_rate below "
                 f"{self.recipe.learning_rate}"
             )
-
-
-def _say_busy(threads: int, cores: float, bar: tqdm) -> None:
-    if not _said:
-        _said.append(True)
-        bar.write(
-            f"{threads} threads get the time of {cores} cores: on busy cores they wait for each "
-            "other, and a run started with OMP_NUM_THREADS=1 is faster",
-            file=sys.stderr,
-        )
-
-
-_said: list[bool] = []
 
 
 def train_line(epoch: Epoch) -> str:

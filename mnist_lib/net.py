@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .errors import ParameterError, as_seed
+from .errors import MnistLibError, ParameterError, as_seed
 from .recipe import Recipe, check_recipe
 
 
@@ -159,6 +159,17 @@ def device_of(net: nn.Module) -> torch.device:
     """Where the net's first parameter is. Raises ParameterError if `net` is none."""
     check_net(net)
     return next(net.parameters()).device
+
+
+def output_of(net: nn.Module, inputs: torch.Tensor, shape: tuple[int, ...]):
+    """`net(inputs)`. Raises ParameterError, naming the `shape`, if the net cannot take them."""
+    try:
+        return net(inputs)
+    except MnistLibError:
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise ParameterError(f"net cannot take images of shape {shape}: {said}") from error
 
 
 def count_parameters(net: nn.Module) -> int:

@@ -2,12 +2,13 @@
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn as nn
 
 from .errors import ParameterError
-from .net import check_net
+from .net import check_net, output_of
 from .tables import Table
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -97,35 +98,58 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     parameter = next(net.parameters())
     image = torch.zeros(2, *input_shape, device=parameter.device, dtype=parameter.dtype)
     image.requires_grad_()  # so that torch keeps the way that the data takes
-    rows: list[Layer] = []
-    ways: dict = {}  # the node of each row's output in torch's graph
-    counted: set[int] = set()  # parameters, by their identity
-    # Height and width of the last output that had any; first, of what the net looks at.
-    spatial = tuple(min(side, getattr(net, "crop", side)) for side in input_shape[1:])
+    trace = _Trace(tuple(min(side, getattr(net, "crop", side)) for side in input_shape[1:]))
+    for name, module in net.named_modules():
+        if not list(module.children()):
+            module.register_forward_pre_hook(partial(trace.enter, name))
+            module.register_forward_hook(partial(trace.leave, name))
+    output = output_of(net, image, input_shape)
+    if not trace.rows or not trace.follows(output):
+        raise ParameterError(
+            "the net's output does not come from its last layer alone: the data takes more than "
+            "one path, of which no table is made"
+        )
+    return LayerTable(trace.rows)
 
-    def look(name, inputs):
-        if _origins(inputs[0], ways) != {len(rows) - 1}:
+
+class _Trace:
+    """The layers that an image comes through, row by row, and whether it takes one path.
+
+    `spatial`: height and width of the last output that had any; first, of what the net looks at.
+    """
+
+    def __init__(self, spatial: tuple[int, ...]):
+        self.spatial = spatial
+        self.rows: list[Layer] = []
+        self._ways: dict = {}  # the node of each row's output in torch's graph
+        self._counted: set[int] = set()  # parameters, by their identity
+
+    def enter(self, name: str, module: nn.Module, inputs: tuple) -> None:
+        """Before a layer: it must follow the one before."""
+        if not self.follows(inputs[0]):
             raise ParameterError(
                 f"layer {name!r} does not follow the layer before it alone: the data takes more "
                 "than one path, of which no table is made"
             )
-
-    def add(name, module, inputs, output):
-        nonlocal spatial
         shape = tuple(inputs[0].shape[2:])
-        if shape and shape != spatial:
+        if shape and shape != self.spatial:
             raise ParameterError(
-                f"layer {name!r} gets {shape}, but the layer before gave {spatial}: "
+                f"layer {name!r} gets {shape}, but the layer before gave {self.spatial}: "
                 "a pooling between them has to be a module"
             )
-        before = rows[-1] if rows else None
-        field, jump = (before.receptive_field, before.jump) if before else (1, 1)
-        kernel, stride = _kernel_and_stride(name, module, spatial)
-        spatial = (1, 1) if isinstance(module, nn.Linear) else tuple(output.shape[2:]) or spatial
-        own = [p for p in module.parameters() if p.requires_grad and id(p) not in counted]
-        counted.update(map(id, own))
-        ways[output.grad_fn] = len(rows)
-        rows.append(
+
+    def leave(self, name: str, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        """After a layer: its row."""
+        field, jump = (self.rows[-1].receptive_field, self.rows[-1].jump) if self.rows else (1, 1)
+        kernel, stride = _kernel_and_stride(name, module, self.spatial)
+        if isinstance(module, nn.Linear):
+            self.spatial = (1, 1)
+        else:
+            self.spatial = tuple(output.shape[2:]) or self.spatial
+        own = [p for p in module.parameters() if p.requires_grad and id(p) not in self._counted]
+        self._counted.update(map(id, own))
+        self._ways[output.grad_fn] = len(self.rows)
+        self.rows.append(
             Layer(
                 name=name,
                 kind=type(module).__name__,
@@ -136,42 +160,24 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
             )
         )
 
-    leaves = [(name, m) for name, m in net.named_modules() if not list(m.children())]
-    for name, module in leaves:
-        module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
-        module.register_forward_hook(
-            lambda module, inputs, output, name=name: add(name, module, inputs, output)
-        )
-    try:
-        output = net(image)
-    except RuntimeError as error:
-        said = str(error).strip().partition("\n")[0]
-        raise ParameterError(f"net cannot take images of shape {input_shape}: {said}") from error
-    if not rows or _origins(output, ways) != {len(rows) - 1}:
-        raise ParameterError(
-            "the net's output does not come from its last layer alone: the data takes more than "
-            "one path, of which no table is made"
-        )
-    return LayerTable(rows)
-
-
-def _origins(tensor, ways: dict) -> set[int]:
-    """From which rows' outputs a tensor was made without another's between; -1 for the image."""
-    found, seen = set(), set()
-    nodes = [tensor.grad_fn] if isinstance(tensor, torch.Tensor) else []
-    if nodes == [None]:
-        return {-1} if tensor.requires_grad else set()
-    while nodes:
-        node = nodes.pop()
-        if node in ways:
-            found.add(ways[node])
-        elif node is not None and node not in seen:
-            seen.add(node)
-            variable = getattr(node, "variable", None)
-            if variable is not None and not isinstance(variable, nn.Parameter):
-                found.add(-1)
-            nodes += [before for before, _ in node.next_functions]
-    return found
+    def follows(self, tensor) -> bool:
+        """Whether a tensor was made of the last row's output alone; before any, of the image."""
+        if not isinstance(tensor, torch.Tensor):
+            return False
+        if tensor.grad_fn is None:  # the image itself, or cut off from it
+            return tensor.requires_grad and not self.rows
+        found, seen, nodes = set(), set(), [tensor.grad_fn]
+        while nodes:
+            node = nodes.pop()
+            if node in self._ways:
+                found.add(self._ways[node])
+            elif node is not None and node not in seen:
+                seen.add(node)
+                variable = getattr(node, "variable", None)
+                if variable is not None and not isinstance(variable, nn.Parameter):
+                    found.add(-1)  # the image
+                nodes += [before for before, _ in node.next_functions]
+        return found == {len(self.rows) - 1}
 
 
 def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -> tuple[int, int]:

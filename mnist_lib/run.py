@@ -12,7 +12,7 @@ import torch.nn as nn
 
 from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, check_data
 from .errors import RunError, as_seed
-from .files import HISTORY, WEIGHTS, as_folder, check_writable, held, write_file
+from .files import HISTORY, WEIGHTS, as_folder, check_writable, held, read_bytes, write_file
 from .history import History, save_history
 from .net import check_net
 from .recipe import RECIPES, Recipe, check_recipe
@@ -91,10 +91,7 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     path = as_folder("path", path)
     if path.is_dir():
         path /= WEIGHTS
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    content = read_bytes(path)
     torchs = content.startswith((b"PK", b"\x80"))  # a zip file, or the pickles of before
     weights, metadata = (_of_torch if torchs else _of_safetensors)(path, content)
     crop, looks_at = metadata.get("crop"), getattr(net, "crop", 28)

@@ -164,8 +164,8 @@ class Dropping(torch.nn.Sequential):
 def test_a_stopped_run_goes_on_with_the_devices_random_state(sample, tmp_path, device, monkeypatch):
     part, augment, calls = killing.few(sample, 64), training.augment, iter(range(100))
 
-    def run(folder, recipe=RECIPE):
-        return killing.run(part, folder, recipe, net=lambda _: Dropping().to(device))[0]
+    def run(folder):
+        return killing.run(part, folder, RECIPE, net=lambda _: Dropping().to(device))[0]
 
     whole = run(None)
     with monkeypatch.context() as patched:
