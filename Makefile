@@ -8,7 +8,7 @@ ARGS ?=
 # With `make -C`, the folder it was called from: a run_dir is relative to that.
 CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(PWD),$(CURDIR))
 
-.PHONY: run test check lint colab record tables clean
+.PHONY: run test check lint colab draw weights record tables clean
 
 run: $(READY)  ## train on MNIST, as in: make run recipe=fast seed=3
 	@cd "$(CALLER)" && "$(CURDIR)/$(BIN)/python" "$(CURDIR)/notebooks/tools.py" run $(ARGS)
@@ -17,7 +17,8 @@ test: $(READY)  ## the tests; neither network nor MNIST needed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # One thread, as the recorded run: the same bits on a machine that rounds alike.
-check: $(READY)  ## run the committed notebooks, on all of MNIST, and compare their outputs
+check: $(READY)  ## on all of MNIST: the library's weights, and the committed notebooks' outputs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m full tests/test_full.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-cell-timeout=14400 notebooks
 
 lint: $(READY)
@@ -25,8 +26,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-colab: $(READY)  ## one self-contained notebook to upload to Colab
+colab: $(READY)  ## self-contained notebooks to upload to Colab
 	$(BIN)/python notebooks/tools.py colab
+
+draw: $(READY)  ## one page to draw a digit on, for any browser
+	$(BIN)/python notebooks/tools.py draw
+
+weights: $(READY)  ## train recorded seeds again: the library's weights, and each seed's mistakes
+	$(BIN)/python notebooks/weights.py
 
 record: $(READY)  ## execute the committed notebooks in place and keep the run
 	$(BIN)/python notebooks/tools.py record

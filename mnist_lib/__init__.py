@@ -13,9 +13,11 @@ from .net import FastNet, Net, SprintNet, count_parameters, make_net, set_seed
 from .history import Epoch, History, load_history, load_study
 from .log import format_log
 from .parse import logged_run, logged_runs, parse_log
-from .run import load_weights, run_folder, save_run
+from .run import load_weights, pretrained, run_folder, save_run
 from .evaluation import evaluate, infer
 from .training import train
+from .digit import Prediction, predict, prepare
+from .export import export_onnx
 from .tables import Table, epochs_table, recipe_table
 from .receptive_field import Layer, LayerTable, layer_table
 from .verdict import (

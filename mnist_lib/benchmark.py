@@ -124,8 +124,8 @@ def table(rows: list[dict]) -> str:
 
 
 def _whole(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be whole numbers of at least 1, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
+        raise argparse.ArgumentTypeError(f"must be whole numbers from 1 to 10**6, got {text!r}")
     return int(text)
 
 
@@ -140,13 +140,17 @@ def main() -> None:
     args = parser.parse_args()
     try:
         data = load_mnist(args.data_dir)
+        if args.file:
+            append_line(args.file, "")  # before the hours, not after them
         rows = benchmark(data, args.images, args.rounds, args.threads, args.batches)
+        print(f"{data}; the median of {args.rounds} rounds of {args.images:,} images\n")
+        print(table(rows))
         for row in rows if args.file else ():
             append_line(args.file, json.dumps(row) + "\n")
     except MnistLibError as error:
         sys.exit(f"{parser.prog}: {error}")
-    print(f"{data}; the median of {args.rounds} rounds of {args.images:,} images\n")
-    print(table(rows))
+    except KeyboardInterrupt:
+        sys.exit(f"{parser.prog}: stopped; nothing was written")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,9 @@ def as_labels(labels, count: int, name: str = "labels") -> torch.Tensor:
 
 def _as_tensor(values) -> torch.Tensor | None:
     if isinstance(values, numpy.ndarray) and values.dtype.kind in "uifb":
-        return torch.from_numpy(values.copy())  # which may be read-only, or of negative strides
+        # A copy, since it may be read-only, of negative strides or of the other byte order.
+        native = values.astype(values.dtype.newbyteorder("="))
+        return torch.from_numpy(native) if values.dtype.itemsize <= 8 else None
     return values if isinstance(values, torch.Tensor) else None
 
 
@@ -93,6 +95,8 @@ class MNIST:
             images = as_images(getattr(self, f"{part}_images"), f"{part}_images")
             if not len(images):
                 raise ParameterError(f"{part}_images must hold at least one image, got none")
+            if not images.is_meta and images.max() == 1:
+                raise ParameterError(f"{part}_images hold 0 and 1 alone: white must be 255")
             labels = getattr(self, f"{part}_labels")
             labels = as_labels(labels, len(images), f"{part}_labels")
             object.__setattr__(self, f"{part}_images", images)
@@ -185,8 +189,8 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     The same as torchvision's ToTensor and Normalize((0.1307,), (0.3081,)). Raises ParameterError
     if the images are not uint8.
     """
-    if images.dtype != torch.uint8:
-        as_images(images)  # which refuses them
+    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.dim() != 3:
+        images = as_images(images)
     return _scale(images)
 
 

@@ -1,6 +1,7 @@
 """What is refused: the library's own errors, one sentence each, and the checks that raise them."""
 
 import difflib
+import math
 import numbers
 import sys
 from collections.abc import Iterable
@@ -33,8 +34,12 @@ def is_whole(value) -> bool:
 
 def is_finite(value) -> bool:
     """Whether `value` is a number that a float can hold, neither infinite nor nan."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return real and bool(abs(value) <= sys.float_info.max)
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def plain(value):
@@ -47,7 +52,13 @@ def plain(value):
 def check(name: str, value, holds: bool, expected: str) -> None:
     """Raise ParameterError, saying what `name` must be, unless it `holds`."""
     if not holds:
-        raise ParameterError(f"{name} must be {expected}, got {value!r}")
+        raise ParameterError(f"{name} must be {expected}, got {told(value)}")
+
+
+def told(value) -> str:
+    """A value as a message shows it: short, on one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def check_whole(name: str, value, least: int = 1, most: int = sys.maxsize) -> None:

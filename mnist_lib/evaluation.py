@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from .data import MNIST, as_images, check_data, normalize
 from .errors import ParameterError
-from .net import device_of, output_of
+from .net import device_of, middle, output_of
 from .recipe import Recipe
 
 TEST_BATCH = 250  # images; larger ones take memory
@@ -24,7 +24,7 @@ def infer(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     ParameterError if it returns anything else, or if `images` are none; see `as_images`.
     """
     images, device = as_images(images), device_of(net)
-    with _evaluating(net):
+    with evaluating(net):
         parts = images.split(TEST_BATCH)
         output = torch.cat([_answer(net, normalize(part.to(device))) for part in parts])
     return F.log_softmax(output, dim=1) if _are_logits(output) else output
@@ -49,13 +49,13 @@ def log_probabilities(net: nn.Module, images: torch.Tensor) -> Callable:
 
     Tried on some uint8 images (N, 28, 28), in evaluation mode. Raises as `infer` does.
     """
-    with _evaluating(net):
+    with evaluating(net):
         logits = _are_logits(_answer(net, normalize(images[:TEST_BATCH].to(device_of(net)))))
     return (lambda x: F.log_softmax(net(x), dim=1)) if logits else net
 
 
 @contextlib.contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: nn.Module) -> Iterator[None]:
     """Evaluation mode meanwhile."""
     was_training = net.training
     net.eval()
@@ -65,44 +65,77 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
         net.train(was_training)
 
 
-def _answer(net: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """The net's output, known to be (N, 10)."""
+def _answer(net: nn.Module, inputs: torch.Tensor, when: str = "") -> torch.Tensor:
+    """The net's output, known to be (N, 10) and numbers; half precision becomes single."""
     output = output_of(net, inputs, tuple(inputs.shape))
-    expected = f"the net must return a tensor ({len(inputs)}, 10), a row of ten scores an image"
+    expected = f"the net must {when}return a tensor ({len(inputs)}, 10), ten scores an image"
     if not isinstance(output, torch.Tensor):
         raise ParameterError(f"{expected}, got a {type(output).__name__}: return the scores alone")
     if output.shape != (len(inputs), 10) or not output.is_floating_point():
         kind = str(output.dtype).removeprefix("torch.")
         raise ParameterError(f"{expected}, got {kind}, {tuple(output.shape)}: see its last layers")
-    return output
+    if output.isnan().any():
+        raise ParameterError("the net returns nan: its weights, or its forward, are broken")
+    if len(output) > 1 and any(_of_one(output, 0)) and not any(_of_one(output, 1)):
+        raise ParameterError("the net's softmax is over the images, dim=0: take it over dim=1")
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+
+
+def _of_one(output: torch.Tensor, dim: int) -> tuple[bool, bool]:
+    """Whether scores along `dim` are log-probabilities, or probabilities, rounding included."""
+    values = output.detach().float()
+    logs = not (values.logsumexp(dim).abs() > 0.02).any()
+    return logs, bool((values >= 0).all() and ((values.sum(dim) - 1).abs() < 0.02).all())
 
 
 def _are_logits(output: torch.Tensor) -> bool:
     """Whether scores (N, 10) are not yet log-probabilities. Raises ParameterError if they are
     probabilities, of which no loss can be taken."""
-    total = output.float().logsumexp(dim=1)
-    if not (total.abs() > 0.02).any():  # log-probabilities, rounding included
-        return False
-    if ((output >= 0).all() & ((output.float().sum(dim=1) - 1).abs() < 0.02).all()).item():
+    logs, shares = _of_one(output, 1)
+    if shares:
         raise ParameterError(
             "the net returns probabilities: return log_softmax(x, dim=1) or the scores themselves"
         )
-    return True
+    return not logs
 
 
-def check_batch_of_one(net: nn.Module, data: MNIST, recipe: Recipe) -> None:
-    """Raise ParameterError if a batch in training is one image, and a batch norm refuses that."""
-    size = recipe.batch_size
-    epochs = range(1, min(2, recipe.epochs) + 1)  # the later ones are as the second
-    counts = (recipe.epoch_images(epoch, len(data.train_images)) for epoch in epochs)
-    if all(count % size != 1 % size for count in counts):
-        return
-    one = normalize(data.train_images[:1]).to(device_of(net))
+def check_in_training(net: nn.Module, data: MNIST, recipe: Recipe) -> None:
+    """Raise ParameterError unless `net` answers in training as it does in evaluation, and learns.
+
+    Tried on a batch; and on a batch of one image, if an epoch ends with one.
+    """
+    device = device_of(net)
+    inputs = normalize(data.train_images[: min(recipe.batch_size, TEST_BATCH)].to(device))
+    inputs = middle(inputs, getattr(net, "crop", inputs.shape[-1]))  # as training shows them
+    counts = (recipe.epoch_images(e, len(data.train_images)) for e in (1, min(2, recipe.epochs)))
+    of_one = any(count % recipe.batch_size == 1 % recipe.batch_size for count in counts)
+    with evaluating(net):
+        logits = _are_logits(_answer(net, normalize(data.test_images[:TEST_BATCH].to(device))))
+    before = copy.deepcopy(net.state_dict())
+    was_training = net.training
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            copy.deepcopy(net).train()(one)
-    except ValueError:  # torch's own: "Expected more than 1 value per channel when training"
+        with torch.random.fork_rng(devices=[]):
+            net.train()
+            output = _answer(net, inputs, "in training ")
+            if of_one:
+                net(inputs[:1])
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch's own, of a batch norm
+            raise
         raise ParameterError(
-            f"with batch_size {size} a batch is one image, of which a batch norm of this net has "
-            "no variance: choose another batch_size"
+            f"with batch_size {recipe.batch_size} a batch is one image, of which a batch norm of "
+            "this net has no variance: choose another batch_size"
         ) from None
+    finally:
+        net.load_state_dict(before)
+        net.train(was_training)
+    if not output.requires_grad:
+        raise ParameterError(
+            "the net's output depends on no parameter that is trained: leave requires_grad on, and "
+            "no_grad and detach out of its forward"
+        )
+    if _are_logits(output.detach()) != logits:
+        raise ParameterError(
+            "the net returns log-probabilities in one of training and evaluation, and scores in "
+            "the other: return the same in both"
+        )

@@ -1,5 +1,6 @@
 """Files that are whole or not there: written aside, brought to the disk, renamed; one user each."""
 
+import codecs
 import contextlib
 import json
 import os
@@ -21,6 +22,8 @@ def as_folder(name: str, value: str | os.PathLike) -> Path:
     """`value` as a path, ~ expanded. Raises ParameterError, naming the parameter, if it is none."""
     try:
         folder = Path(value).expanduser()
+        if "\n" in str(folder):
+            raise ValueError("it has more than one line")
         os.stat(folder)  # refuses what no path can hold, such as a NUL
     except (TypeError, ValueError, RuntimeError) as error:
         raise ParameterError(f"{name} must be a path, got {value!r} ({error})") from None
@@ -38,11 +41,16 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A text file, in UTF-8, its line ends as they are. Raises RunError if it cannot be read."""
+    """A text file, in UTF-8 or PowerShell's UTF-16, its line ends as they are.
+
+    Raises RunError if it cannot be read.
+    """
+    content = read_bytes(path)
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell's >
     try:
-        return read_bytes(path).decode("utf-8")
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError:
-        raise RunError(f"{path} is not a text file") from None
+        raise RunError(f"{path} is not a text file in UTF-8: save it as one") from None
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -75,6 +83,15 @@ def _to_disk(path: Path, flags: int) -> None:
         os.close(file)
 
 
+def cut_short(line: str) -> bool:
+    """Whether a line is the beginning of a record, as a process that was killed leaves it."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return line.startswith("{")
+    return False
+
+
 def append_line(path: Path, line: str) -> None:
     """Add a line of JSON to a file that may not be there; on the disk when this returns.
 
@@ -89,11 +106,10 @@ def append_line(path: Path, line: str) -> None:
             # Only then: another study may add a line of its own to this file just now.
             if content and not content.endswith(b"\n"):
                 last = content.rfind(b"\n") + 1
-                try:
-                    json.loads(content[last:])
-                    file.write(b"\n")  # a whole line: an editor has left out its end
-                except ValueError:
+                if cut_short(content[last:].decode("utf-8", "replace")):
                     file.truncate(last)
+                else:
+                    file.write(b"\n")  # a whole line: an editor has left out its end
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())

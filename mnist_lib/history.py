@@ -3,14 +3,13 @@
 The same types hold a run trained here and one read from a printed log (`log.py`).
 """
 
-import contextlib
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import DataError, is_finite, is_whole
-from .files import HISTORY, as_folder, read_text, write_file
+from .errors import DataError, check, is_finite, is_whole, plain, told
+from .files import HISTORY, as_folder, cut_short, read_text, write_file
 
 # An epoch's fields that a run's line holds, each as a list with one value an epoch. The last is not
 # in every line: the first runs were made before it was counted.
@@ -35,10 +34,12 @@ class Epoch:
             value = getattr(self, name)
             if (not is_whole(value) or value < 0) and (name, value) != ("train_correct", None):
                 raise DataError(f"{name} must be a whole number, got {value!r}")
+            object.__setattr__(self, name, plain(value))
         for name in ("test_loss", "last_batch_loss", "seconds"):
             value = getattr(self, name)
             if not is_finite(value):
                 raise DataError(f"{name} must be a finite number, got {value!r}")
+            object.__setattr__(self, name, plain(value))
         if not 0 <= self.correct <= self.images or self.images == 0:
             raise DataError(f"{self.correct} correct of {self.images} images cannot be")
 
@@ -62,6 +63,13 @@ class History:
     record: dict = field(default_factory=dict)  # recipe, seed, machine, versions and sizes
 
     def __post_init__(self):
+        given = isinstance(self.epochs, tuple | list)
+        if not (given and all(isinstance(epoch, Epoch) for epoch in self.epochs)):
+            raise DataError(f"a history is made of a tuple of Epoch, got {told(self.epochs)}")
+        object.__setattr__(self, "epochs", tuple(self.epochs))
+        recipe = self.record.get("recipe", {}) if isinstance(self.record, dict) else None
+        if not isinstance(recipe, dict):
+            raise DataError("a history's record, and the recipe in it, must be dictionaries")
         if not self.epochs:
             raise DataError("a history needs at least one epoch")
         for number, epoch in enumerate(self.epochs, 1):
@@ -114,7 +122,7 @@ class History:
         known = COLUMNS if self.epochs[0].train_correct is not None else COLUMNS[:-1]
         columns = {name: [getattr(epoch, name) for epoch in self] for name in known}
         head = self.record | {"source": self.source, "images": self.images}
-        return json.dumps(head | columns) + "\n"
+        return json.dumps(head | columns, default=_as_json) + "\n"
 
     @classmethod
     def from_json(cls, text: str, name: str = "history") -> "History":
@@ -131,6 +139,24 @@ class History:
             return cls(epochs, source, record)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise DataError(f"{name} is not a history written by mnist_lib: {error}") from None
+
+
+def _as_json(value):
+    """What JSON has no form for: numpy's numbers, paths."""
+    number = plain(value)
+    return str(value) if number is value else number
+
+
+def check_history(history) -> None:
+    """Raise ParameterError unless `history` is a History."""
+    known = isinstance(history, History)
+    check("history", history, known, "a History, as train and load_history give one")
+
+
+def check_histories(name: str, runs) -> None:
+    """Raise ParameterError, naming the parameter, unless `runs` is a list of at least one."""
+    known = isinstance(runs, list | tuple) and runs and all(isinstance(r, History) for r in runs)
+    check(name, runs, bool(known), "a list of at least one History, as load_study gives")
 
 
 def save_history(path: Path, history: History) -> None:
@@ -159,6 +185,10 @@ def load_study(path: str | os.PathLike) -> list[History]:
     lines = [(f"{path}, line {n}", line) for n, line in enumerate(read_text(path).split("\n"), 1)]
     *whole, (name, last) = lines
     runs = [History.from_json(line, name) for name, line in whole]
-    with contextlib.suppress(DataError):  # cut short as it was written, or nothing
-        runs.append(History.from_json(last, name))
+    if last.strip():
+        try:
+            runs.append(History.from_json(last, name))
+        except DataError:
+            if not cut_short(last):
+                raise
     return runs

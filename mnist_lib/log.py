@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from .errors import RunError
-from .history import Epoch, History
+from .history import Epoch, History, check_history
 from .recipe import Recipe
 
 REFRESHES = 10  # of the progress bar's loss, an epoch; on the CPU, where they cost nothing
@@ -128,6 +128,7 @@ def test_line(epoch: Epoch) -> str:
 
 def format_log(history: History) -> str:
     """A run as text in the assignment's format; `parse_log` reads it back."""
+    check_history(history)
     return "\n".join(f"{train_line(epoch)}\n{test_line(epoch)}\n" for epoch in history)
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .errors import MnistLibError, ParameterError, as_seed
+from .errors import MnistLibError, ParameterError, as_seed, told
 from .recipe import Recipe, check_recipe
 
 
@@ -152,7 +152,17 @@ def check_net(net) -> None:
         raise ParameterError(f"net is the class {net.__name__}: make one, {net.__name__}()")
     holds = isinstance(net, nn.Module) and any(True for _ in net.parameters())
     if not holds:
-        raise ParameterError(f"net must be a torch.nn.Module with parameters, got {net!r}")
+        raise ParameterError(f"net must be a torch.nn.Module with parameters, got {told(net)}")
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in net.parameters()):
+        raise ParameterError("net has lazy layers without a shape yet: call it on a batch first")
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The net inside DataParallel and torch.compile."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(net, parallel) or hasattr(net, "_orig_mod"):
+        net = net.module if isinstance(net, parallel) else net._orig_mod
+    return net
 
 
 def device_of(net: nn.Module) -> torch.device:

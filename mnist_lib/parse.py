@@ -1,14 +1,14 @@
 """The assignment's log format, read back from what was printed; the author's own two runs."""
 
 import csv
+import itertools
 import os
 import re
 from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import Path
 
-from .errors import DataError
-from .files import read_text
+from .errors import DataError, check
+from .files import as_folder, read_text
 from .history import Epoch, History
 
 A_BAR = "loss=0.0238 batch_id=1874: 100%|████| 1875/1875 [00:24<00:00, 77.1it/s]"
@@ -17,6 +17,7 @@ A_TEST = "Test set: Average loss: 0.0384, Accuracy: 9870/10000 (98.70%)"
 # Every repetition is bounded, or ends at a character that it cannot hold: a search then takes time
 # in proportion to the text, whatever the text is.
 _HEAD = (
+    r"(?:epoch (?P<number>\d{1,9}) of \d{1,9} )?"
     r"[Ll]oss=(?P<loss>\S{1,40}) [Bb]atch_id=(?P<batch_id>\d{1,9})(?: Accuracy=\S{1,20})?: *+"
     r"(?P<percent>\d{1,3})%"
 )
@@ -41,6 +42,7 @@ _TEST = re.compile(
 @dataclass(frozen=True)
 class _Bar:
     line: int
+    number: int | None  # of the epoch, if the bar says so
     loss: str
     batch_id: int
     done: int
@@ -62,8 +64,10 @@ def parse_log(text: str | os.PathLike) -> History:
     RunError if a file cannot be read.
     """
     if isinstance(text, os.PathLike):
-        text = read_text(Path(text))
+        text = read_text(as_folder("text", text))
+    check("text", text, isinstance(text, str), "a log's text, or a Path to it")
     epochs: list[Epoch] = []
+    told: list[tuple[int | None, int]] = []  # of each: its number, if told, and its line
     quoted: list[tuple[int, re.Match]] = []  # test lines without a bar
     begun: list[tuple[int, int]] = []  # line and total of each bar that is still empty
     bar = None  # the last one since the last test line
@@ -82,6 +86,7 @@ def parse_log(text: str | os.PathLike) -> History:
                     quoted.append((number, match))
                 else:
                     epochs.append(_read_epoch(bar, number, match, epochs))
+                    told.append((bar.number, number))
                 bar = None
     for at, match in quoted:
         if not any(_repeats(match, epoch) for epoch in epochs):
@@ -95,7 +100,7 @@ def parse_log(text: str | os.PathLike) -> History:
     if not epochs:
         problem = "the log ends without a single 'Test set' line"
         raise DataError(f"line {number}: {problem}, such as {A_TEST!r}; a file is named by a Path")
-    epochs = _without_repeats(epochs)
+    epochs = _without_repeats(epochs, told)
     # Not those of a loop over the test images, or of a download.
     begun = [at for at, total in begun if total == epochs[-1].batches]
     if len(begun) > len(epochs):
@@ -111,7 +116,7 @@ def _read_bar(line: int, part: str) -> _Bar:
         batch_id, done, total = (int(match[name]) for name in ("batch_id", "done", "total"))
         if done == total != batch_id + 1:
             raise DataError(f"line {line}: the last of {total} batches cannot be {batch_id}")
-        return _Bar(line, match["loss"], batch_id, done, total, _seconds(match))
+        return _Bar(line, _number(match), match["loss"], batch_id, done, total, _seconds(match))
     match = _TRIMMED.search(part.rstrip())
     if match is None:
         raise _unread(line, part, "finished progress bar", A_BAR)
@@ -119,7 +124,11 @@ def _read_bar(line: int, part: str) -> _Bar:
     total = int(counted["total"]) if counted else batch_id + 1
     done = total if match["percent"] == "100" else min(batch_id + 1, total - 1)
     clock = _clock(counted["elapsed"]) if counted and counted["elapsed"] else 0
-    return _Bar(line, match["loss"], batch_id, done, total, float(clock))
+    return _Bar(line, _number(match), match["loss"], batch_id, done, total, float(clock))
+
+
+def _number(match: re.Match) -> int | None:
+    return match["number"] and int(match["number"])
 
 
 def _unread(line: int, part: str, what: str, example: str) -> DataError:
@@ -129,7 +138,8 @@ def _unread(line: int, part: str, what: str, example: str) -> DataError:
 def _next_bar(bar: _Bar | None, new: _Bar) -> _Bar:
     """`new`, if it may follow. A bar that is stopped under way may be begun anew."""
     ended = bar and bar.done == bar.total and new.batch_id <= bar.batch_id
-    if ended and new.loss != bar.loss:
+    again = ended and bar.number and new.number and new.number <= bar.number  # resumed
+    if ended and new.loss != bar.loss and not again:
         raise DataError(
             f"line {new.line}: a new progress bar, but no 'Test set' line follows the one of line "
             f"{bar.line}"
@@ -176,12 +186,23 @@ def _repeats(match: re.Match, epoch: Epoch) -> bool:
         return False
 
 
-def _without_repeats(epochs: list[Epoch]) -> list[Epoch]:
-    """Each epoch once, where it stands last. Two neighbours that agree are two epochs."""
-    alike = [replace(epoch, epoch=1) for epoch in epochs]
-    last = {epoch: number for number, epoch in enumerate(alike)}
-    kept = [epoch for number, epoch in enumerate(alike) if last[epoch] <= number + 1]
-    return [replace(epoch, epoch=number) for number, epoch in enumerate(kept, 1)]
+def _without_repeats(epochs: list[Epoch], told: list[tuple[int | None, int]]) -> list[Epoch]:
+    """Each epoch once, where it stands last. Two neighbours without numbers are two epochs.
+
+    Raises DataError if the epochs' own numbers say that the log holds more than one run.
+    """
+    # A bar that is drawn again may have another rounding of its seconds.
+    numbers = [number for number, _ in told]
+    alike = [(n, replace(e, epoch=1, seconds=0.0)) for n, e in zip(numbers, epochs, strict=True)]
+    last = {epoch: place for place, epoch in enumerate(alike)}
+    kept = [place for place, epoch in enumerate(alike) if last[epoch] <= place + (not epoch[0])]
+    for (before, _), (number, line) in itertools.pairwise(told[place] for place in kept):
+        if before and number and number != before + 1:
+            raise DataError(
+                f"line {line}: epoch {number} follows epoch {before}: the log holds more than one "
+                "run; cut out a whole one"
+            )
+    return [replace(epochs[place], epoch=number) for number, place in enumerate(kept, 1)]
 
 
 def _seconds(bar: re.Match) -> float:

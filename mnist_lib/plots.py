@@ -198,6 +198,22 @@ def plot_calibration(
     return ax
 
 
+def plot_robustness(
+    curves: dict[str, dict[str, list[float]]],
+    amounts: dict[str, list[float]],
+    units: dict[str, str],
+) -> Figure:
+    """Test accuracy (%) over how much the digits are distorted: a panel a kind, a line a net."""
+    figure, panels = plt.subplots(2, 2, figsize=(8, 6), layout="constrained", sharey=True)
+    for ax, (kind, lines) in zip(panels.flat, curves.items(), strict=True):
+        for (name, accuracy), color in zip(lines.items(), itertools.cycle(COLORS)):
+            ax.plot(amounts[kind], accuracy, ".-", color=color, label=name)
+        ax.set(xlabel=f"{kind}: {units[kind]}", ylabel="test accuracy (%)")
+        ax.grid(alpha=0.3)
+    panels.flat[0].legend(loc="lower center", fontsize=9)
+    return figure
+
+
 def _epochs(history: History) -> list[int]:
     return [epoch.epoch for epoch in history]
 

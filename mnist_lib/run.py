@@ -11,11 +11,13 @@ import torch
 import torch.nn as nn
 
 from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, check_data
-from .errors import RunError, as_seed
+from .errors import RunError, as_seed, check
 from .files import HISTORY, WEIGHTS, as_folder, check_writable, held, read_bytes, write_file
-from .history import History, save_history
-from .net import check_net
+from .history import History, check_history, load_history, save_history
+from .net import check_net, make_net, unwrapped
 from .recipe import RECIPES, Recipe, check_recipe
+
+PRETRAINED = Path(__file__).parent / "weights"  # a run's folder for each recipe
 
 
 def run_folder(run_dir: str | os.PathLike | None, recipe: Recipe, seed: int, data: MNIST) -> Path:
@@ -70,13 +72,26 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
     from safetensors.torch import save
 
     folder = as_folder("folder", folder)
+    check_history(history)
+    check_net(net)
+    _check_other_run(folder, history)
     # Copies, since safetensors refuses tensors that share memory.
+    net = unwrapped(net)
     weights = {name: tensor.clone().contiguous() for name, tensor in net.state_dict().items()}
     metadata = {"crop": str(getattr(net, "crop", 28))}
     with held(folder):
         save_history(folder / HISTORY, history)
         write_file(folder / WEIGHTS, lambda path: path.write_bytes(save(weights, metadata)))
     return [folder / HISTORY, folder / WEIGHTS]
+
+
+def _check_other_run(folder: Path, history: History) -> None:
+    """Raise RunError if `folder` holds a run of another recipe or seed."""
+    if (folder / HISTORY).exists():
+        there, here = load_history(folder).record, history.record
+        for name in ("recipe", "seed"):
+            if name in there and name in here and there[name] != here[name]:
+                raise RunError(f"{folder} holds a run of another {name}: choose another folder")
 
 
 def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
@@ -88,6 +103,7 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     none or `path` is no path.
     """
     check_net(net)
+    whole, net = net, unwrapped(net)
     path = as_folder("path", path)
     if path.is_dir():
         path /= WEIGHTS
@@ -101,15 +117,39 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
             f"at {looks_at}: make it with FastNet(crop={crop}), or make_net and the run's recipe"
         )
     own = net.state_dict()
+    if weights.keys() != own.keys():  # of a net that was wrapped as it was saved
+        weights = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): w for name, w in weights.items()}
     for name in (*own, *weights):
-        here, there = (tuple(t[name].shape) if name in t else "none" for t in (own, weights))
+        here, there = (_kind(t[name]) if name in t else "none" for t in (own, weights))
         if here != there:
             raise RunError(
                 f"{path} holds the weights of another net than {type(net).__name__}: {name} is "
                 f"{there} there, {here} here"
             )
     net.load_state_dict(weights)
-    return net
+    return whole
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    """Shape, and whether the numbers are such as a weight's."""
+    kind = "" if tensor.is_floating_point() else f"{tensor.dtype} ".removeprefix("torch.")
+    return f"{kind}{tuple(tensor.shape)}"
+
+
+def pretrained(name: str | os.PathLike) -> nn.Module:
+    """The trained net of a recipe, `assignment`, `steady` or `fast`, or of the run in a folder.
+
+    On the CPU, in evaluation mode. Of a recipe's recorded seeds the library carries the one whose
+    last epoch is nearest to their mean, not the best; `load_history(PRETRAINED / name)` is its
+    record. Raises ParameterError if there is neither, else as `load_history` and `load_weights`.
+    """
+    known = sorted(folder.name for folder in PRETRAINED.iterdir())
+    folder = PRETRAINED / name if name in known else as_folder("name", name)
+    check("name", name, folder.is_dir(), f"one of {', '.join(known)}, or the folder of a run")
+    recipe = load_history(folder).record.get("recipe", {}).get("name")
+    if recipe not in RECIPES:
+        raise RunError(f"the run in {folder} has no recipe of this library, but {recipe!r}")
+    return load_weights(make_net(RECIPES[recipe]), folder).eval()
 
 
 def _of_safetensors(path: Path, content: bytes) -> tuple[dict, dict]:
@@ -143,6 +183,9 @@ def _of_torch(path: Path, content: bytes) -> tuple[dict, dict]:
                 "net.state_dict() instead, with torch.save"
             ) from None
         raise RunError(f"{path} is no whole file of torch.save") from None
+    if isinstance(weights, dict):  # a checkpoint of the usual form holds them under such a name
+        held = (weights.get(name) for name in ("state_dict", "model_state_dict", "model"))
+        weights = next((value for value in held if isinstance(value, dict)), weights)
     named = isinstance(weights, dict) and all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     )
@@ -151,4 +194,4 @@ def _of_torch(path: Path, content: bytes) -> tuple[dict, dict]:
             f"{path} holds a {type(weights).__name__} that is no state_dict: save "
             "net.state_dict() instead, with torch.save"
         )
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", name): v for name, v in weights.items()}, {}
+    return weights, {}

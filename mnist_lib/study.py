@@ -55,6 +55,8 @@ def study(
         file = file.with_name(f"{file.name}.jsonl")
     under_way = file.with_suffix("")  # where the runs that are not done keep their checkpoints
     source = "validation" if validation else "mnist"
+    if under_way.is_file():
+        raise ParameterError(f"{under_way} is a file where the checkpoints go: name another file")
     done = _runs(file, recipe, source)
     jobs = [
         (under_way / f"seed-{seed}", recipe, seed, threads, validation, data_dir)
@@ -126,10 +128,13 @@ def _run(job) -> tuple[Path, History]:
 
 def _seeds(text: str) -> list[int]:
     first, _, last = text.partition("-")
-    whole = first.isdigit() and (last or first).isdigit()
-    if whole and (seeds := list(range(int(first), int(last or first) + 1))):
-        return seeds
-    raise argparse.ArgumentTypeError(f"must be a seed or a range such as 0-9, got {text!r}")
+    whole = first.isdecimal() and (last or first).isdecimal() and len(text) < 40
+    seeds = range(int(first), int(last or first) + 1) if whole else ()
+    if 0 < len(seeds) <= 10_000:
+        return list(seeds)
+    raise argparse.ArgumentTypeError(
+        f"must be a seed or a range such as 0-9, of 10,000 at most, got {text!r}"
+    )
 
 
 def _setting(text: str) -> tuple[str, bool | int | float | str]:

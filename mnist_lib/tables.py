@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .history import History
-from .recipe import RECIPES, Recipe
+from .history import History, check_history
+from .recipe import RECIPES, Recipe, check_recipe
 
 
 def lay_out(rows: list[tuple[str, ...]], left: int) -> list[str]:
@@ -82,14 +82,19 @@ def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
 
 def epochs_table(history: History) -> Table:
     """One row an epoch: accuracy in training and on the test images, test loss."""
-    trained, recipe = history.record["train_images"], Recipe(**history.record["recipe"])
+    check_history(history)
+    told = history.record.get("recipe")  # which a log does not tell
+    recipe, images = told and Recipe(**told), history.record.get("train_images")
     rows = []
     for epoch in history:
-        share = (epoch.train_correct or 0) / recipe.epoch_images(epoch.epoch, trained)
+        share = ""
+        if recipe and images and epoch.train_correct is not None:
+            trained = recipe.epoch_images(epoch.epoch, images)
+            share = f"{100 * epoch.train_correct / trained:.2f}"
         rows.append(
             {
-                "epoch": f"{epoch.epoch} of {recipe.epochs}",
-                "training %": "" if epoch.train_correct is None else f"{100 * share:.2f}",
+                "epoch": f"{epoch.epoch} of {recipe.epochs if recipe else len(history)}",
+                "training %": share,
                 "test %": f"{epoch.accuracy:.2f}",
                 "test loss": f"{epoch.test_loss:.4f}",
             }
@@ -119,6 +124,7 @@ REASONS = {
 
 def recipe_table(recipe: Recipe) -> Table:
     """The assignment's recipe beside another, field by field, with a reason for each."""
+    check_recipe(recipe)
     theirs, ours = (dataclasses.asdict(r) for r in (RECIPES["assignment"], recipe))
     return Table(
         [

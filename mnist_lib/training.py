@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from .checkpoint import Checkpoints
 from .data import MNIST, augment, check_data, random_affine
 from .errors import ParameterError, as_seed, check_flags
-from .evaluation import check_batch_of_one, evaluate, infer, log_probabilities
+from .evaluation import check_in_training, evaluate, infer, log_probabilities
 from .files import as_folder
 from .history import History
 from .log import Progress, print_again, test_line
@@ -101,7 +101,7 @@ def check_arguments(
             f"net looks at the middle {net.crop} pixels of the images, recipe {recipe.name!r} at "
             f"{recipe.crop}: make the net with make_net(recipe)"
         )
-    check_batch_of_one(net, data, recipe)
+    check_in_training(net, data, recipe)
     return as_seed(seed)
 
 
@@ -204,8 +204,9 @@ class WeightAverage:
         self.decay = decay
         self.steps = 0
         self.net = copy.deepcopy(net) if decay else net
-        own, new = self.net.state_dict().values(), net.state_dict().values()
-        self._pairs = [(a, b) for a, b in zip(own, new, strict=True) if a.is_floating_point()]
+        own, new = (n.state_dict(keep_vars=True).values() for n in (self.net, net))
+        pairs = {id(a): (a, b) for a, b in zip(own, new, strict=True)}  # tied weights once
+        self._pairs = [(a, b) for a, b in pairs.values() if a.is_floating_point()]
 
     @torch.no_grad()
     def update(self) -> None:

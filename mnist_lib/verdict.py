@@ -10,7 +10,8 @@ from importlib import resources
 import torch.nn as nn
 
 from .data import FULL_TEST_SET, FULL_TRAINING_SET
-from .history import History, load_study
+from .errors import ParameterError
+from .history import History, check_histories, check_history, load_study
 from .net import count_parameters
 from .parse import logged_run
 from .recipe import RECIPES
@@ -73,7 +74,12 @@ def verdict(net: nn.Module, history: History) -> Verdict:
     is judged if there are five. Beside each claim stands how many recorded seeds of the recipe
     fulfil it, if the run's recipe has such.
     """
+    check_history(history)
     logged, parameters = logged_run(), count_parameters(net)
+    if (recorded := history.record.get("parameters", parameters)) != parameters:
+        raise ParameterError(
+            f"the net has {parameters:,} parameters, but the history's had {recorded:,}"
+        )
     best, end, theirs = history.best, logged.final, logged.mean_of_last_five
     first = history.first_to_reach(_same_share(TARGET, history))
     hit = f"epoch {first.epoch}" if first else "never"
@@ -117,6 +123,7 @@ def verdict(net: nn.Module, history: History) -> Verdict:
 
 def describe(history: History) -> str:
     """What a run was trained and tested on, for titles; a sample or a part is always named."""
+    check_history(history)
     trained = history.record.get("train_images")
     if history.source == "sample":
         sizes = f"{trained:,} to train, " if trained else ""
@@ -183,6 +190,7 @@ def check_run(history: History) -> str:
     BOUNDS. What is printed is the recorded figures, so that a test of the notebook's outputs fails
     if they do not agree. Of any other run, the digits: test images right after each epoch.
     """
+    check_history(history)
     (recorded,) = recorded_studies()["notebook"]
     if any(
         history.record.get(name) != recorded.record[name] for name in ("recipe", "seed", "data")
@@ -221,6 +229,7 @@ def touched(history: History) -> bool:
 
 def summary(histories: list[History]) -> str:
     """Mean ± sd over the seeds, all counted: accuracies (%) and seconds of training a run."""
+    check_histories("histories", histories)
     rows = {
         "final": [history.final.accuracy for history in histories],
         "mean of last five": [history.mean_of_last_five for history in histories],
@@ -239,6 +248,8 @@ def luck_table(runs: list[History], logged: list[History]) -> Table:
 
     A logged run's rank is its place among the seeds and itself: 1 if no seed is better.
     """
+    check_histories("runs", runs)
+    check_histories("logged", logged)
     adds = [run.best.accuracy - run.final.accuracy for run in runs]
     blank = {f"logged run {n}": "" for n in range(1, len(logged) + 1)}
     values = {
@@ -265,6 +276,7 @@ def luck_table(runs: list[History], logged: list[History]) -> Table:
 
 def findings(history: History) -> str:
     """What a run shows, computed from it: true for any recipe, seed or data."""
+    check_history(history)
     best, final = history.best, history.final
     lowest = min(history, key=lambda epoch: epoch.test_loss)
     lines = [

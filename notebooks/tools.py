@@ -1,10 +1,9 @@
-"""The notebooks' workshop: `python notebooks/tools.py run | colab | record | tables`."""
+"""The notebooks' workshop: `python notebooks/tools.py run | colab | draw | record | tables`."""
 
 import argparse
 import base64
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,31 +20,31 @@ from papermill.cli import papermill as papermill_command
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-from mnist_lib import check_run, load_history
+from mnist_lib import check_run, drawing, load_history, pretrained
 from mnist_lib.errors import nearest
 from mnist_lib.files import write_file
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
 RECORDS = ROOT / "notebooks" / "records"
-REPORTS = [ROOT / "notebooks" / name for name in ("seeds.ipynb", "search.ipynb")]
+INSIDE = ROOT / "notebooks" / "inside_the_net.ipynb"
+REPORTS = [*(ROOT / "notebooks" / name for name in ("seeds.ipynb", "search.ipynb")), INSIDE]
 SETUP = "setup"  # id of the notebook's first code cell
 
 CARRIED = '''\
 # This file carries the project's library inside, as a wheel; it needs no repository.
 import base64
-import json
-import os
+import io
 import sys
 import tempfile
-from pathlib import Path
+import zipfile
 
 WHEEL = """
 {wheel}
 """
-wheel = Path(tempfile.mkdtemp()) / "{name}"
-wheel.write_bytes(base64.b64decode(WHEEL))
-sys.path.insert(0, str(wheel))
+library = tempfile.mkdtemp(prefix="mnist_lib-")
+zipfile.ZipFile(io.BytesIO(base64.b64decode(WHEEL))).extractall(library)
+sys.path.insert(0, library)
 '''
 
 
@@ -76,6 +75,9 @@ def run(args: list[str]) -> Path:
     It is written into the run's folder when all is done. Ends the program with the cell's own error
     in a sentence; what was there then stays.
     """
+    for refused in ("--prepare-only", "--cwd", "--version", "--help-notebook"):
+        if refused in args:
+            sys.exit(f"make run takes no {refused}; papermill itself does")
     papermill_engines.register("live", Live)
     with tempfile.TemporaryDirectory() as aside:
         part = Path(aside) / NOTEBOOK.name
@@ -92,8 +94,11 @@ def run(args: list[str]) -> Path:
                 "the notebook's process was killed, perhaps for want of memory; the run's folder "
                 "keeps its whole epochs: run again, with resume, to go on"
             )
-        except (click.ClickException, PapermillException) as error:
-            sys.exit(f"papermill: {getattr(error, 'message', error)}")
+        except click.exceptions.Exit:
+            sys.exit()
+        except Exception as error:  # of papermill's arguments: files, YAML, kernels
+            said = str(getattr(error, "message", error)).strip() or type(error).__name__
+            sys.exit(f"papermill: {' '.join(said.split())}")
         notebook = nbformat.read(part, as_version=4)
     settle(notebook)
     told = "".join(output.get("text", "") for output in _cell(notebook, "load").outputs)
@@ -105,12 +110,14 @@ def run(args: list[str]) -> Path:
 def make_variables() -> list[str]:
     """Parameters given to make, as in `make run recipe=fast`, as papermill's arguments."""
     given = os.environ.get("MAKEFLAGS", "").partition("-- ")[2]
-    pairs = [word.split("=", 1) for word in shlex.split(given) if "=" in word]
+    words = re.findall(r"(?:\\.|[^\\ ])+", given)  # make puts a backslash before a space
+    words = [re.sub(r"\\(.)", r"\1", word) for word in words]
+    pairs = [word.split("=", 1) for word in words if "=" in word]
     return [word for pair in pairs if pair[0] not in ("ARGS", "PYTHON") for word in ("-p", *pair)]
 
 
-def colab(target: Path = ROOT / "dist" / "mnist_99_44_colab.ipynb") -> Path:
-    """Write the notebook, without outputs, with the library inside its first code cell."""
+def colab(source: Path = NOTEBOOK, dist: Path = ROOT / "dist") -> Path:
+    """Write a notebook, without outputs, with the library inside its first code cell."""
     with tempfile.TemporaryDirectory() as work:
         # From a copy: building leaves folders of its own beside the sources.
         for name in ("pyproject.toml", "requirements.txt", "README.md"):
@@ -125,15 +132,22 @@ def colab(target: Path = ROOT / "dist" / "mnist_99_44_colab.ipynb") -> Path:
         )
         (wheel,) = Path(work, "dist").glob("*.whl")
         text = base64.encodebytes(wheel.read_bytes()).decode().strip()
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(source, as_version=4)
     cell = _cell(notebook, SETUP)
     title, rest = cell.source.split("\n", 1)
-    cell.source = f"{title}\n{CARRIED.format(wheel=text, name=wheel.name)}\n{rest}"
+    cell.source = f"{title}\n{CARRIED.format(wheel=text)}\n{rest}"
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = dist / f"{source.stem}_colab.ipynb"
+    dist.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
+    return target
+
+
+def draw(target: Path = ROOT / "dist" / "draw.html") -> Path:
+    """Write the page to draw a digit on, with the weights of `steady`."""
+    write_file(target, lambda path: path.write_text(drawing.page(pretrained("steady")), "utf-8"))
     return target
 
 
@@ -199,14 +213,18 @@ def _cell(notebook, name: str):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("run", "colab", "record", "tables"))
+    parser.add_argument("task", choices=("run", "colab", "draw", "record", "tables"))
     args, parameters = parser.parse_known_args()
     if parameters and args.task != "run":
         parser.error(f"{args.task} takes no {parameters[0]!r}")
     if args.task == "run":
         print(f"wrote {run([*make_variables(), *parameters])}")
     elif args.task == "colab":
-        print(f"wrote {colab().relative_to(ROOT)}; upload it to Colab and choose Run all")
+        for notebook in (NOTEBOOK, INSIDE):
+            written = colab(notebook).relative_to(ROOT)
+            print(f"wrote {written}; upload it to Colab and choose Run all")
+    elif args.task == "draw":
+        print(f"wrote {draw().relative_to(ROOT)}; open it in a browser")
     elif args.task == "record":
         print(f"executed {NOTEBOOK.relative_to(ROOT)}; its run is {record().relative_to(ROOT)}")
     else:

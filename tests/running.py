@@ -9,6 +9,7 @@ import papermill
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
+INSIDE = NOTEBOOK.with_name("inside_the_net.ipynb")
 RECORDS = NOTEBOOK.parent / "records"
 QUICK = {"data_source": "sample", "epochs": 2, "train_images": 500, "batch_size": 50}
 IGNORED = "nbval-ignore-output"

@@ -46,8 +46,8 @@ def test_rows_are_printed_and_added_to_a_file(monkeypatch, sample, capsys, tmp_p
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--rounds", "0"], "whole numbers of at least 1, got '0'"),
-        (["--batches", "32", "x"], "whole numbers of at least 1, got 'x'"),
+        (["--rounds", "0"], "whole numbers from 1 to 10**6, got '0'"),
+        (["--batches", "32", "x"], "whole numbers from 1 to 10**6, got 'x'"),
         (["--images", "100"], "batch_size is 128, but there are only 100"),
     ],
 )

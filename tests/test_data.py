@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from mnist_lib import DataError, ParameterError, get_recipe
-from mnist_lib.data import MNIST, as_images, augment, load_mnist, normalize, random_affine
+from mnist_lib.data import (
+    MNIST,
+    as_images,
+    as_labels,
+    augment,
+    load_mnist,
+    normalize,
+    random_affine,
+)
 
 from .conftest import write
 
@@ -268,3 +276,14 @@ def test_each_image_has_moves_of_its_own_fixed_by_the_seed(image):
     result = augment(image.expand(64, -1, -1), moves, recipe)
     assert len(result.flatten(1).unique(dim=0)) == 64
     close(result[5:6], augment(image, moves[5:6], recipe))
+
+
+def test_numbers_of_the_other_byte_order_are_taken():
+    labels = numpy.arange(10, dtype=">i4")  # as IDX files are read by hand
+    assert as_labels(labels, 10).tolist() == list(range(10))
+
+
+def test_images_of_zeros_and_ones_are_refused():
+    images = torch.randint(2, (20, 28, 28), dtype=torch.uint8)
+    with pytest.raises(ParameterError, match="white must be 255"):
+        MNIST(images, torch.arange(20) % 10, images, torch.arange(20) % 10, source="mine")

@@ -6,7 +6,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import mnist_lib
-from mnist_lib import Net, ParameterError, evaluate, evaluation, get_recipe, infer, train
+from mnist_lib import FastNet, Net, ParameterError, evaluate, evaluation, get_recipe, infer, train
 
 
 class Own(nn.Module):
@@ -105,6 +105,55 @@ def test_a_loader_is_no_data(part):
             call()
 
 
-def test_a_net_that_has_diverged_is_no_net_of_probabilities():
-    broken = Own(lambda x: F.log_softmax(x * torch.nan, dim=1))
-    assert infer(broken, torch.zeros(2, 28, 28, dtype=torch.uint8)).isnan().all()
+class Moody(Own):
+    """Another in training."""
+
+    def __init__(self, training, evaluating):
+        super().__init__()
+        self.ways = {True: training, False: evaluating}
+
+    def forward(self, x):
+        return self.ways[self.training](super().forward(x))
+
+
+def log_softmax(x):
+    return F.log_softmax(x, dim=1)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Own(lambda x: F.log_softmax(x * torch.nan, dim=1)), "returns nan"),
+        (Own(lambda x: F.log_softmax(x, dim=0)), "over the images, dim=0"),
+        (Own(lambda x: F.softmax(x, dim=0)), "over the images, dim=0"),
+        (Moody(lambda x: 2 * x, log_softmax), "the same in both"),
+        (Moody(log_softmax, lambda x: 2 * x), "the same in both"),
+        (Moody(lambda x: F.softmax(x, dim=1), log_softmax), "returns probabilities"),
+        (Moody(lambda x: (x, x), log_softmax), "in training return a tensor .* got a tuple"),
+        (Moody(lambda x: x.view(250, 10), log_softmax), "cannot take images of shape"),
+        (Own(lambda x: x.detach()), "depends on no parameter that is trained"),
+        (Own().requires_grad_(False), "depends on no parameter that is trained"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "lazy layers"),
+    ],
+)
+def test_a_net_whose_answers_cannot_be_trained_on_is_refused(part, net, message):
+    with pytest.raises(ParameterError, match=message):
+        train(net, part, get_recipe("assignment"), verbose=False)
+
+
+def test_the_trial_leaves_no_trace(part):
+    """Of the batch that a net is tried on before it is trained."""
+    net = FastNet()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state = torch.get_rng_state()
+    evaluation.check_in_training(net, part, get_recipe("assignment"))
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_half_precision_is_summed_in_single(part):
+    net = Own(lambda x: F.log_softmax(x, dim=1))
+    loss, correct = evaluate(net, part)
+    half = Own(lambda x: F.log_softmax(x, dim=1).half())
+    half.load_state_dict(net.state_dict())
+    assert evaluate(half, part) == (pytest.approx(loss, abs=1e-3), correct)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pandas
 import pytest
 
@@ -108,3 +109,31 @@ def test_what_cannot_be_read(tmp_path, load):
         load(path)
     with pytest.raises(ParameterError, match="path must be a path, got None"):
         load(None)
+
+
+@pytest.mark.parametrize("epochs", [None, [{}], Epoch(1, 10, 9, 0.1, 0.1, 5, 1.0)])
+def test_what_are_no_epochs_is_refused(epochs):
+    with pytest.raises(DataError, match="a tuple of Epoch"):
+        History(epochs)
+
+
+@pytest.mark.parametrize("record", [None, {"recipe": None}, {"recipe": "fast"}])
+def test_what_is_no_record_is_refused(record):
+    with pytest.raises(DataError, match="must be dictionaries"):
+        History(make(9900).epochs, record=record)
+
+
+def test_numpys_numbers_and_paths_are_saved(tmp_path):
+    epoch = Epoch(1, np.int64(10), np.int64(9), np.float32(0.5), 0.1, np.int32(5), 1.0)
+    history = History((epoch,), record={"seed": np.int64(3), "folder": tmp_path})
+    again = History.from_json(history.to_json())
+    assert again.epochs == history.epochs
+    assert again.record == {"seed": 3, "folder": str(tmp_path)}
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "null", '{"a": 1}', "hello"])
+def test_a_file_that_is_no_study_is_refused_by_its_one_line(tmp_path, text):
+    file = tmp_path / "study.jsonl"
+    file.write_text(text)
+    with pytest.raises(DataError, match=r"study.jsonl, line 1 is not a history"):
+        load_study(file)

@@ -12,7 +12,7 @@ import pytest
 import mnist_lib
 from mnist_lib import parse_log
 
-from .running import IGNORED, NOTEBOOK, QUICK, RECORDS, ROOT, execute, nbval, stdout
+from .running import IGNORED, INSIDE, NOTEBOOK, QUICK, RECORDS, ROOT, execute, nbval, stdout
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,19 @@ def test_it_runs_every_recipe(tmp_path, recipe):
     history = mnist_lib.load_history(tmp_path / "run")
     assert history.record["recipe"]["name"] == recipe
     assert f"{history.record['parameters']:,}" in text
+
+
+@pytest.mark.parametrize("weights", ["fast", "run"])
+def test_the_inside_of_any_net_is_shown(tmp_path, weights):
+    """Of the library's weights and of a run's folder; no label of the sample is doubted."""
+    if weights == "run":
+        recipe = mnist_lib.get_recipe("steady")
+        history = mnist_lib.load_history(mnist_lib.run.PRETRAINED / "steady")
+        mnist_lib.save_run(tmp_path / "run", history, mnist_lib.make_net(recipe))
+    given = {"weights": weights, "data_source": "sample", "digit": 3}
+    text = stdout(execute(INSIDE, tmp_path, **given))
+    assert "SAMPLE of MNIST" in text
+    assert "0 of them have one of the 0 doubtful labels" in text
 
 
 def test_second_run_prints_the_same_to_the_digit(quick):
@@ -93,6 +106,7 @@ BAD = [
     ({"recipe": "best"}, "ParameterError: recipe must be one of assignment, steady, fast, "),
     ({"batch_size": 501}, "ParameterError: batch_size is 501, but there are only 500"),
     ({"seed": "x"}, "ParameterError: seed must be a whole number"),
+    ({"drive": True}, "ParameterError: drive is True, but this is not Colab"),
     ({"device": "tpu"}, "ParameterError: device must be one of auto"),
     ({"data_source": "web"}, "ParameterError: data_source must be one of auto, mnist, sample"),
     ({"train_images": 0}, "ParameterError: train_images must be a whole number from 1 to 4000"),

@@ -5,7 +5,15 @@ from importlib import resources
 
 import pytest
 
-from mnist_lib import DataError, RunError, format_log, logged_run, logged_runs, parse_log
+from mnist_lib import (
+    DataError,
+    ParameterError,
+    RunError,
+    format_log,
+    logged_run,
+    logged_runs,
+    parse_log,
+)
 
 # Read off the assignment's log by eye.
 CORRECT = [9861, 9870, 9886, 9916, 9915, 9899, 9912, 9932, 9939, 9930]
@@ -188,3 +196,40 @@ def test_a_run_that_was_shown_again_is_one():
     again = format_log(logged_run())
     head = "".join(again.splitlines(keepends=True)[:6])
     assert parse_log(head + again) == logged_run()
+
+
+def lines(number, of, correct, loss, seconds, test=True):
+    """An epoch as our own terminal shows it."""
+    bar = f"epoch {number} of {of} loss={loss} batch_id=124: 100%|███| 125/125 "
+    line = f"{bar}[00:0{seconds // 1:.0f}<00:00, {125 / seconds:.2f}it/s]\n"
+    score = f"{correct}/1000 ({correct / 10:.2f}%)"
+    return line + test * f"Test set: Average loss: {loss}, Accuracy: {score}\n"
+
+
+def test_a_resumed_runs_log_has_each_epoch_once():
+    """It is drawn again with other roundings of the seconds; a stop in the test leaves no line."""
+    again = lines(1, 3, 900, 0.4, 1.1) + lines(2, 3, 950, 0.3, 1.2) + lines(3, 3, 960, 0.2, 1.1)
+    for before in (
+        lines(1, 3, 900, 0.4, 1.2) + lines(2, 3, 950, 0.3, 1.1),
+        lines(1, 3, 900, 0.4, 1.2) + lines(2, 3, 950, 0.3, 1.1, test=False),
+        lines(1, 3, 900, 0.4, 1.2) + lines(2, 3, 940, 0.31, 1.1, test=False),
+    ):
+        assert [epoch.correct for epoch in parse_log(before + again)] == [900, 950, 960]
+
+
+def test_two_runs_in_one_log_are_refused():
+    one = lines(1, 2, 900, 0.4, 1.1) + lines(2, 2, 950, 0.3, 1.2)
+    other = lines(1, 2, 910, 0.41, 1.1) + lines(2, 2, 940, 0.31, 1.2)
+    with pytest.raises(DataError, match=r"line 6: epoch 1 follows epoch 2: .* more than one run"):
+        parse_log(one + other)
+
+
+@pytest.mark.parametrize("text", [None, b"Test set", ["Test set"], 3])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(ParameterError, match="text must be a log's text, or a Path to it"):
+        parse_log(text)
+
+
+def test_a_log_that_powershell_has_written(tmp_path):
+    (tmp_path / "log.txt").write_text(format_log(logged_run()), encoding="utf-16")
+    assert parse_log(tmp_path / "log.txt") == logged_run()

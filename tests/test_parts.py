@@ -128,3 +128,14 @@ def test_training_takes_the_hardest(sample, monkeypatch, recipe):
             right[-1] += (output.argmax(dim=1) == labels).sum().item() * (len(batch) <= 64)
     assert [epoch.batches for epoch in history] == recipe.epoch_steps(500)
     assert [epoch.train_correct for epoch in history] == right
+
+
+def test_tied_weights_are_averaged_once():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[1].weight = net[0].weight
+    nn.init.zeros_(net[0].weight)
+    average = WeightAverage(net, decay=0.9)
+    nn.init.ones_(net[0].weight)
+    average.update()
+    assert torch.allclose(average.net[0].weight, torch.full((2, 2), 1 - 2 / 11))
+    assert average.net[0].weight is average.net[1].weight

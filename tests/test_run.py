@@ -2,14 +2,26 @@
 
 import dataclasses
 import shutil
+import statistics
 
 import pytest
 import torch
+import torch.nn as nn
 
 import mnist_lib
-from mnist_lib import FastNet, Net, ParameterError, RunError, SprintNet, get_recipe, load_history
+from mnist_lib import (
+    FastNet,
+    Net,
+    ParameterError,
+    RunError,
+    SprintNet,
+    evaluate,
+    get_recipe,
+    load_history,
+    recorded_studies,
+)
 from mnist_lib.files import append_line, write_file
-from mnist_lib.run import load_weights, run_folder, save_run
+from mnist_lib.run import PRETRAINED, load_weights, pretrained, run_folder, save_run
 
 from .test_history import make
 
@@ -52,7 +64,12 @@ WRAPPED = {f"module._orig_mod.{name}": tensor for name, tensor in SAVED.items()}
 
 @pytest.mark.parametrize(
     ("weights", "options"),
-    [(SAVED, {}), (SAVED, {"_use_new_zipfile_serialization": False}), (WRAPPED, {})],
+    [
+        (SAVED, {}),
+        (SAVED, {"_use_new_zipfile_serialization": False}),
+        (WRAPPED, {}),
+        ({"state_dict": WRAPPED, "epoch": 3}, {}),
+    ],
 )
 def test_weights_that_torch_saved(tmp_path, monkeypatch, weights, options):
     """On a GPU, too, wrapped by DataParallel and torch.compile."""
@@ -66,7 +83,8 @@ def test_weights_that_torch_saved(tmp_path, monkeypatch, weights, options):
     ("content", "message"),
     [
         (Net(), "holds Python objects, .* could run code: save net.state_dict"),
-        ({"state_dict": SAVED}, "holds a dict that is no state_dict: save net.state_dict"),
+        ({"weights": SAVED}, "holds a dict that is no state_dict: save net.state_dict"),
+        (SAVED | {"conv7.bias": torch.zeros(10, dtype=torch.int8)}, r"conv7.bias is int8 \(10,\)"),
         (SAVED["conv1.bias"], "holds a Tensor that is no state_dict"),
         (SAVED | {"conv7.bias": SAVED["conv1.bias"]}, r"conv7.bias is \(8,\) there, \(10,\) here"),
         ({"conv1.bias": SAVED["conv1.bias"]}, r"conv1.weight is none there, \(8, 1, 3, 3\) here"),
@@ -156,3 +174,51 @@ def test_default_folder_is_in_the_checkout(sample, monkeypatch):
     folder = run_folder(None, get_recipe("assignment", epochs=3), 5, sample)
     assert folder.parents[1].joinpath("mnist_lib", "run.py").is_file()
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_a_wrapped_net_saves_and_takes_what_is_inside(tmp_path, wrap):
+    net = FastNet(24)
+    save_run(tmp_path, HISTORY, wrap(net))
+    torch.save(wrap(net).state_dict(), tmp_path / "own.pt")
+    for path in (tmp_path, tmp_path / "own.pt"):
+        for again in (FastNet(24), wrap(FastNet(24))):
+            assert load_weights(again, path) is again
+            weights = dict(again.named_parameters()).values()
+            assert all(torch.equal(a, b) for a, b in zip(weights, net.parameters(), strict=True))
+    with pytest.raises(RunError, match="the middle 24 pixels"):
+        load_weights(wrap(FastNet(28)), tmp_path)
+
+
+def test_a_run_does_not_replace_another(tmp_path):
+    save_run(tmp_path, HISTORY, Net())
+    with pytest.raises(RunError, match="holds a run of another seed"):
+        save_run(tmp_path, make(9900, 9944, seed=2), Net())
+    with pytest.raises(ParameterError, match="history must be a History"):
+        save_run(tmp_path, Net(), HISTORY)
+    assert load_history(tmp_path) == HISTORY
+
+
+@pytest.mark.parametrize("name", ["assignment", "steady", "fast"])
+def test_trained_nets_come_with_the_library(sample, name):
+    net, history = pretrained(name), load_history(PRETRAINED / name)
+    assert not net.training
+    assert history.record["recipe"]["name"] == name
+    _, correct = evaluate(net, sample)  # of the digits that it was trained on
+    assert correct >= 990
+    runs = {run.record["seed"]: run.final.correct for run in recorded_studies()[name]}
+    off = {seed: abs(right - statistics.fmean(runs.values())) for seed, right in runs.items()}
+    assert off[history.record["seed"]] == min(off.values())
+    assert runs[history.record["seed"]] == history.final.correct
+
+
+def test_a_runs_net_comes_back_from_its_folder(tmp_path):
+    recipe = get_recipe("fast")
+    net = mnist_lib.make_net(recipe)
+    history = make(9900, seed=0, recipe=dataclasses.asdict(recipe))
+    save_run(tmp_path, history, net)
+    again = pretrained(tmp_path).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in net.state_dict().items())
+    for bad in ("best", tmp_path / "none", 3):
+        with pytest.raises(ParameterError, match="name must be"):
+            pretrained(bad)

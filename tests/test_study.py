@@ -192,3 +192,14 @@ def test_bad_arguments_are_one_sentence(tmp_path, args, monkeypatch, capsys):
 @pytest.mark.parametrize("value", [1, 0.5, "adam", False, True])
 def test_settings(value):
     assert repr(_setting(f"field={value}")) == repr(("field", value))
+
+
+@pytest.mark.parametrize("content", ["hello", '[{"my": "data"}]'])
+def test_a_file_of_something_else_is_left_alone(tmp_path, content):
+    file = tmp_path / "mine.jsonl"
+    file.write_text(content)
+    with pytest.raises(DataError, match="line 1 is not a history"):
+        study(file, RECIPE, [0])
+    assert file.read_text() == content
+    append_line(file, "{}\n")
+    assert file.read_text() == f"{content}\n{{}}\n"

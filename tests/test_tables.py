@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from mnist_lib import RECIPES, History, Table, epochs_table, get_recipe, recipe_table
+from mnist_lib import RECIPES, History, Table, epochs_table, get_recipe, logged_run, recipe_table
 from mnist_lib.tables import REASONS, lay_out, mean_and_error, mean_and_sd
 
 from .test_history import make
@@ -66,3 +66,13 @@ def test_recipe_table_hides_no_difference(recipe):
     for row, field in zip(recipe_table(recipe).rows, REASONS, strict=True):
         assert row["the assignment"] == str(getattr(RECIPES["assignment"], field))
         assert row["this run"] == str(getattr(recipe, field))
+
+
+def test_a_logs_epochs_have_a_table_too():
+    rows = epochs_table(logged_run()).rows
+    assert rows[16] == {
+        "epoch": "17 of 19",
+        "training %": "",
+        "test %": "99.44",
+        "test loss": f"{logged_run().epochs[16].test_loss:.4f}",
+    }

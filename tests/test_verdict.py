@@ -7,6 +7,7 @@ import torch.nn as nn
 
 from mnist_lib import (
     Net,
+    ParameterError,
     check_run,
     findings,
     get_recipe,
@@ -141,3 +142,22 @@ def test_a_run_is_checked_against_the_notebooks():
     assert check_run(elsewhere) == check_run(run)
     another = dataclasses.replace(run, record=run.record | {"seed": 1})
     assert check_run(another).endswith(" ".join(str(epoch.correct) for epoch in run))
+
+
+@pytest.mark.parametrize("history", [None, "runs/x", [logged_run()]])
+def test_what_is_no_history_is_refused(history):
+    for call in (findings, check_run, describe, lambda h: verdict(Net(), h)):
+        with pytest.raises(ParameterError, match="history must be a History"):
+            call(history)
+
+
+@pytest.mark.parametrize("runs", [[], None, logged_run(), ["x"]])
+def test_what_are_no_runs_is_refused(runs):
+    for call in (summary, lambda r: luck_table(r, [logged_run()])):
+        with pytest.raises(ParameterError, match="must be a list of at least one History"):
+            call(runs)
+
+
+def test_a_net_and_a_history_belong_together():
+    with pytest.raises(ParameterError, match="has 13,322 parameters, but the history's had 15,066"):
+        verdict(Net(), make(9900, parameters=15_066))

@@ -1,0 +1,33 @@
+"""A net as ONNX: the same numbers without torch, or one sentence that says what is missing."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from mnist_lib import export_onnx, infer, pretrained
+from mnist_lib.errors import RunError
+
+
+def test_onnx_says_what_torch_says(tmp_path, sample):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    net = pretrained("fast").train()
+    path = export_onnx(net, tmp_path / "net.onnx")
+    assert net.training
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    images = sample.test_images
+    (output,) = session.run(["log_probabilities"], {"images": images.numpy()})
+    assert (torch.from_numpy(output) - infer(net, images)).abs().max() < 1e-4
+    (one,) = session.run(None, {"images": images[:1].numpy()})
+    assert one.shape == (1, 10)
+
+
+def test_without_the_packages_one_sentence_says_so(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name)
+    )
+    with pytest.raises(RunError, match=r"needs .*onnxscript.*pip install"):
+        export_onnx(pretrained("fast"), tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
