@@ -9,7 +9,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .data import MNIST, as_images, check_data, normalize
-from .errors import ParameterError
+from .errors import ParameterError, RunError
+from .history import Epoch
 from .net import device_of, middle, output_of
 from .recipe import Recipe
 
@@ -138,4 +139,20 @@ def check_in_training(net: nn.Module, data: MNIST, recipe: Recipe) -> None:
         raise ParameterError(
             "the net returns log-probabilities in one of training and evaluation, and scores in "
             "the other: return the same in both"
+        )
+
+
+def check_goes_on(net: nn.Module, data: MNIST, epochs: list[Epoch]) -> None:
+    """Raise RunError if a net that is resumed does not answer as it did, but for rounding.
+
+    Another net may have weights of the same shapes: with another activation, say.
+    """
+    if not epochs:
+        return
+    _, correct = evaluate(net, data)
+    if abs(correct - epochs[-1].correct) > 2 + len(data.test_images) / 200:
+        raise RunError(
+            f"the run's folder holds the run of another net: with its weights this one has "
+            f"{correct} of {epochs[-1].images} right, not {epochs[-1].correct}; name another "
+            "folder, or train anew with resume=False"
         )

@@ -138,7 +138,9 @@ class History:
             )
             return cls(epochs, source, record)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise DataError(f"{name} is not a history written by mnist_lib: {error}") from None
+            raise DataError(
+                f"{name} is not a history written by mnist_lib ({error}); load_study reads a study"
+            ) from None
 
 
 def _as_json(value):

@@ -165,7 +165,10 @@ def _of_safetensors(path: Path, content: bytes) -> tuple[dict, dict]:
     try:
         weights = load(content)
     except SafetensorError as error:
-        raise RunError(f"{path} is no whole safetensors file: {error}") from None
+        raise RunError(
+            f"{path} is no whole safetensors file ({error}): name a weights.safetensors or .pt, or "
+            "the folder of a run"
+        ) from None
     # A safetensors file begins with the length of its JSON header and the header.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return weights, header.get("__metadata__", {})

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from .checkpoint import Checkpoints
 from .data import MNIST, augment, check_data, random_affine
 from .errors import ParameterError, as_seed, check_flags
-from .evaluation import check_in_training, evaluate, infer, log_probabilities
+from .evaluation import check_goes_on, check_in_training, evaluate, infer, log_probabilities
 from .files import as_folder
 from .history import History
 from .log import Progress, print_again, test_line
@@ -59,6 +59,7 @@ def train(
     side = getattr(net, "crop", images.shape[-1])
     with Checkpoints(folder, record, parts, generator, resume) as checkpoints:
         epochs = checkpoints.load()
+        check_goes_on(average.net, data, epochs)
         if epochs and verbose:
             print_again(epochs, recipe, folder)
         for epoch in range(len(epochs) + 1, recipe.epochs + 1):
