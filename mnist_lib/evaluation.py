@@ -67,7 +67,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 def _answer(net: nn.Module, inputs: torch.Tensor, when: str = "") -> torch.Tensor:
-    """The net's output, known to be (N, 10) and numbers; half precision becomes single."""
+    """The net's output, known to be (N, 10); half precision becomes single."""
     output = output_of(net, inputs, tuple(inputs.shape))
     expected = f"the net must {when}return a tensor ({len(inputs)}, 10), ten scores an image"
     if not isinstance(output, torch.Tensor):
@@ -75,10 +75,6 @@ def _answer(net: nn.Module, inputs: torch.Tensor, when: str = "") -> torch.Tenso
     if output.shape != (len(inputs), 10) or not output.is_floating_point():
         kind = str(output.dtype).removeprefix("torch.")
         raise ParameterError(f"{expected}, got {kind}, {tuple(output.shape)}: see its last layers")
-    if output.isnan().any():
-        raise ParameterError("the net returns nan: its weights, or its forward, are broken")
-    if len(output) > 1 and any(_of_one(output, 0)) and not any(_of_one(output, 1)):
-        raise ParameterError("the net's softmax is over the images, dim=0: take it over dim=1")
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
@@ -90,9 +86,17 @@ def _of_one(output: torch.Tensor, dim: int) -> tuple[bool, bool]:
 
 
 def _are_logits(output: torch.Tensor) -> bool:
-    """Whether scores (N, 10) are not yet log-probabilities. Raises ParameterError if they are
-    probabilities, of which no loss can be taken."""
+    """Whether scores (N, 10) are not yet log-probabilities.
+
+    Raises ParameterError if no loss can be taken of them: nan, probabilities, or shares of another
+    whole than the ten digits.
+    """
+    if output.isnan().any():
+        raise ParameterError("the net returns nan: its weights, or its forward, are broken")
     logs, shares = _of_one(output, 1)
+    together = output[:TEST_BATCH]  # images that the net saw in one batch
+    if len(together) > 1 and not (logs or shares) and any(_of_one(together, 0)):
+        raise ParameterError("the net's softmax is over the images, dim=0: take it over dim=1")
     if shares:
         raise ParameterError(
             "the net returns probabilities: return log_softmax(x, dim=1) or the scores themselves"

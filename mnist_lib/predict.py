@@ -5,11 +5,11 @@ import sys
 
 from .digit import predict
 from .errors import MnistLibError
-from .run import PRETRAINED, pretrained
+from .run import pretrained, trained_recipes
 
 
 def main() -> None:
-    known = sorted(folder.name for folder in PRETRAINED.iterdir())
+    known = trained_recipes()
     parser = argparse.ArgumentParser(prog="mnist_lib.predict", description=__doc__)
     parser.add_argument("pictures", nargs="+", help="PNG, JPEG or the like, one digit each")
     parser.add_argument("--weights", default="steady", choices=known, help="trained by this recipe")

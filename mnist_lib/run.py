@@ -15,7 +15,7 @@ from .errors import RunError, as_seed, check
 from .files import HISTORY, WEIGHTS, as_folder, check_writable, held, read_bytes, write_file
 from .history import History, check_history, load_history, save_history
 from .net import check_net, make_net, unwrapped
-from .recipe import RECIPES, Recipe, check_recipe
+from .recipe import RECIPES, Recipe, check_recipe, differences
 
 PRETRAINED = Path(__file__).parent / "weights"  # a run's folder for each recipe
 
@@ -89,9 +89,11 @@ def _check_other_run(folder: Path, history: History) -> None:
     """Raise RunError if `folder` holds a run of another recipe or seed."""
     if (folder / HISTORY).exists():
         there, here = load_history(folder).record, history.record
-        for name in ("recipe", "seed"):
-            if name in there and name in here and there[name] != here[name]:
-                raise RunError(f"{folder} holds a run of another {name}: choose another folder")
+        told = {name for name in ("recipe", "seed") if name in there and name in here}
+        if "recipe" in told and differences(there["recipe"], here["recipe"]):
+            raise RunError(f"{folder} holds a run of another recipe: choose another folder")
+        if "seed" in told and there["seed"] != here["seed"]:
+            raise RunError(f"{folder} holds a run of another seed: choose another folder")
 
 
 def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
@@ -136,6 +138,11 @@ def _kind(tensor: torch.Tensor) -> str:
     return f"{kind}{tuple(tensor.shape)}"
 
 
+def trained_recipes() -> list[str]:
+    """The recipes that the library carries weights of."""
+    return sorted(folder.name for folder in PRETRAINED.iterdir())
+
+
 def pretrained(name: str | os.PathLike) -> nn.Module:
     """The trained net of a recipe, `assignment`, `steady` or `fast`, or of the run in a folder.
 
@@ -143,7 +150,7 @@ def pretrained(name: str | os.PathLike) -> nn.Module:
     last epoch is nearest to their mean, not the best; `load_history(PRETRAINED / name)` is its
     record. Raises ParameterError if there is neither, else as `load_history` and `load_weights`.
     """
-    known = sorted(folder.name for folder in PRETRAINED.iterdir())
+    known = trained_recipes()
     folder = PRETRAINED / name if name in known else as_folder("name", name)
     check("name", name, folder.is_dir(), f"one of {', '.join(known)}, or the folder of a run")
     recipe = load_history(folder).record.get("recipe", {}).get("name")

@@ -288,20 +288,3 @@ def test_checkpoint_from_a_gpu(part, tmp_path, monkeypatch, undisturbed, kind, w
     assert (put_back.tolist(), whose) == (state, which)
     assert f"{kind}:0".encode() in (cpu / "checkpoint-2.pt").read_bytes()
     assert run(part, cpu) == undisturbed
-
-
-class Negative(mnist_lib.Net):
-    """Weights of the same shapes, and another net."""
-
-    def forward(self, x):
-        return super().forward(-x)
-
-
-def test_another_net_of_the_same_shapes_does_not_go_on(tmp_path, sample):
-    few, recipe = sample.take(1000), get_recipe("assignment", epochs=1, batch_size=50)
-    mnist_lib.set_seed(0)
-    mnist_lib.train(mnist_lib.Net(), few, recipe, folder=tmp_path, verbose=False)
-    before = (tmp_path / "history.json").read_bytes()
-    with pytest.raises(RunError, match=r"the run of another net: .* name another folder"):
-        mnist_lib.train(Negative(), few, recipe, folder=tmp_path, verbose=False)
-    assert (tmp_path / "history.json").read_bytes() == before

@@ -6,7 +6,17 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import mnist_lib
-from mnist_lib import FastNet, Net, ParameterError, evaluate, evaluation, get_recipe, infer, train
+from mnist_lib import (
+    FastNet,
+    Net,
+    ParameterError,
+    RunError,
+    evaluate,
+    evaluation,
+    get_recipe,
+    infer,
+    train,
+)
 
 
 class Own(nn.Module):
@@ -157,3 +167,20 @@ def test_half_precision_is_summed_in_single(part):
     half = Own(lambda x: F.log_softmax(x, dim=1).half())
     half.load_state_dict(net.state_dict())
     assert evaluate(half, part) == (pytest.approx(loss, abs=1e-3), correct)
+
+
+class Negative(Net):
+    """Weights of the same shapes, and another net."""
+
+    def forward(self, x):
+        return super().forward(-x)
+
+
+def test_another_net_of_the_same_shapes_does_not_go_on(tmp_path, sample):
+    few, recipe = sample.take(1000), get_recipe("assignment", epochs=1, batch_size=50)
+    mnist_lib.set_seed(0)
+    train(Net(), few, recipe, folder=tmp_path, verbose=False)
+    before = (tmp_path / "history.json").read_bytes()
+    with pytest.raises(RunError, match=r"the run of another net: .* name another folder"):
+        train(Negative(), few, recipe, folder=tmp_path, verbose=False)
+    assert (tmp_path / "history.json").read_bytes() == before
