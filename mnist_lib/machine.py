@@ -116,6 +116,19 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def peak_memory() -> int | None:
+    """The most memory, in MB, that this process has had so far; None on Windows, which tells not.
+
+    Of a process that shares libraries with others, each counts them as its own.
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
+    return round(peak * (1 if platform.system() == "Darwin" else 1024) / 1e6)
+
+
 def pool(count: int) -> ProcessPoolExecutor:
     """`count` new processes that share nothing with this one and end when it does.
 

@@ -1,129 +1,164 @@
-"""One recipe over many seeds: `python -m mnist_lib.study runs/fast.jsonl --recipe fast`.
+"""Recipes x nets x seeds: `python -m mnist_lib.study runs/fast.jsonl --recipe fast --seeds 0-9`.
 
 Every run is a process of its own with a fixed number of threads, so that its numbers do not depend
 on how many run beside it. (Two of one thread each together do more than one of two.) The file gets
-one line a run. A seed that is in it is not trained again, and a run that was stopped goes on after
-its last whole epoch: stop a study and start it as you like.
+one line a run. What is in it is not trained again, and a run that was stopped goes on after its
+last whole epoch: stop a study and start it as you like. With --scheduler the runs are made by the
+workers of a Dask cluster; with --verify a recorded run is made again.
 """
 
 import argparse
 import ast
 import dataclasses
-import multiprocessing
+import math
 import os
 import shutil
+import statistics
 import sys
-from concurrent.futures import FIRST_COMPLETED, wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import torch
+import joblib
+from tqdm import tqdm
 
-from .data import FOLDS, load_mnist
+from .data import load_mnist
 from .errors import MnistLibError, ParameterError, RunError, check, check_whole
 from .files import append_line, as_folder, check_writable
-from .history import History, load_study
-from .machine import pool
-from .net import make_net, set_seed
-from .recipe import Recipe, differences, get_recipe
-from .training import train
+from .history import History, check_history, load_study
+from .jobs import Job, run_here, run_on_cluster
+from .recipe import Recipe, check_recipe, get_recipe
 from .verdict import summary
 
 
 def study(
-    file: Path,
-    recipe: Recipe,
+    file: str | os.PathLike,
+    recipes: Recipe | list[Recipe],
     seeds: list[int],
-    processes: int = 2,
+    processes: int | None = None,
     threads: int = 1,
     validation: bool = False,
     data_dir: str | None = None,
+    scheduler: str | None = None,
 ) -> list[History]:
-    """Train the recipe's net once for each seed; histories in order of the seeds.
+    """Train each recipe's net once for each seed; histories recipe by recipe, in order of seeds.
 
     With `validation`, seed n trains on 55,000 of the training images and is tested on the 5,000
     others of fold n (modulo 12): the test set is not looked at.
 
-    Each run becomes a line of `file`, a .jsonl. Raises ParameterError if that holds another
-    recipe's runs, or runs tested on other images; RunError if a run's process is killed.
+    Runs `processes` at a time, as many as there are cores for if None; or on all workers of the
+    Dask cluster whose `scheduler` has that address, such as "tcp://10.0.0.1:8786". These look for
+    MNIST as `load_mnist` does, each on its own machine.
+
+    Each run becomes a line of `file`, a .jsonl. Raises ParameterError for arguments that do not
+    fit; RunError if a run's process is killed or the cluster gives a run up. The same call goes on.
     """
-    check_whole("processes", processes)
-    check_whole("threads", threads)
     file = as_folder("file", file)
     check("file", str(file), bool(file.name), "the name of a file")
     if file.suffix != ".jsonl":
         file = file.with_name(f"{file.name}.jsonl")
     under_way = file.with_suffix("")  # where the runs that are not done keep their checkpoints
-    source = "validation" if validation else "mnist"
     if under_way.is_file():
         raise ParameterError(f"{under_way} is a file where the checkpoints go: name another file")
-    done = _runs(file, recipe, source)
-    jobs = [
-        (under_way / f"seed-{seed}", recipe, seed, threads, validation, data_dir)
-        for seed in dict.fromkeys(seeds)
-        if seed not in done
-    ]
+    check_whole("threads", threads)
+    if processes is not None and scheduler is not None:
+        raise ParameterError("processes are of this machine, a scheduler has its own: name one")
+    processes = max(1, joblib.cpu_count() // threads) if processes is None else processes
+    check_whole("processes", processes)
+    wanted = {}
+    for recipe in [recipes] if isinstance(recipes, Recipe) else recipes:
+        check_recipe(recipe)
+        for seed in seeds:
+            source = "validation" if validation else "mnist"
+            folder = under_way / f"{recipe.name}-{recipe.net}-{source}-seed-{seed}"
+            job = Job(recipe, seed, source, threads, data_dir, None if scheduler else folder)
+            wanted[job.key] = job
+    done = recorded_runs(file)
+    jobs = [job for key, job in wanted.items() if key not in done]
     if jobs:
         check_writable(under_way)
-        load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
-    others = multiprocessing.active_children()
-    with pool(processes) as workers:
-        try:
-            running = set()
-            # No more than can run: what is submitted cannot be called back.
-            while running or jobs:
-                while jobs and len(running) < processes:
-                    running.add(workers.submit(_run, jobs.pop(0)))
-                ended, running = wait(running, return_when=FIRST_COMPLETED)
-                for run in ended:
-                    folder, history = run.result()
-                    append_line(file, history.to_json())
-                    shutil.rmtree(folder, ignore_errors=True)
-                    score = f"best {history.best.score}, final {history.final.score}"
-                    print(f"{file}, seed {history.record['seed']}: {score}", flush=True)
-        except BrokenProcessPool:  # which has ended the other runs by itself
-            raise RunError(
-                f"a run was killed, perhaps for want of memory; {file} keeps the runs that ended, "
-                f"{under_way} the others' checkpoints: the same command goes on"
-            ) from None
-        except BaseException:
-            for process in multiprocessing.active_children():
-                if process not in others:
-                    process.terminate()  # their checkpoints stay
-            raise
-    done = _runs(file, recipe, source)
-    for seed in done:  # a study may have been killed between the two lines above
-        shutil.rmtree(under_way / f"seed-{seed}", ignore_errors=True)
-    if under_way.is_dir() and not any(under_way.glob("seed-*")):
+        if scheduler is None:
+            load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
+        _run_jobs(jobs, file, processes, scheduler)
+        done = recorded_runs(file)
+    for key in done.keys() & wanted.keys():  # a study may have been killed after a run's line
+        if wanted[key].folder:
+            shutil.rmtree(wanted[key].folder, ignore_errors=True)
+    if under_way.is_dir() and not any(path.is_dir() for path in under_way.iterdir()):
         shutil.rmtree(under_way, ignore_errors=True)
-    return [done[seed] for seed in seeds]
+    return [done[key] for key in wanted]
 
 
-def _runs(file: Path, recipe: Recipe, source: str) -> dict[int, History]:
-    """The runs of a study's file by seed. Raises ParameterError if one is of another study."""
-    runs = load_study(file) if file.exists() else []
-    for line, run in enumerate(runs, 1):
-        differing = differences(run.record.get("recipe"), dataclasses.asdict(recipe))
-        if run.source != source:
-            differing.append(f"the images are of {run.source} there, of {source} here")
-        if "seed" not in run.record:
-            differing.append("it has no seed")
-        if differing:
-            raise ParameterError(
-                f"{file}, line {line}, is a run of another study: {'; '.join(differing)}; name "
-                "another file"
-            )
-    return {run.record["seed"]: run for run in reversed(runs)}
+def _run_jobs(jobs: list[Job], file: Path, processes: int, scheduler: str | None) -> None:
+    ended = run_on_cluster(jobs, scheduler) if scheduler else run_here(jobs, processes)
+    try:
+        with tqdm(ended, total=len(jobs), unit="run", smoothing=0) as bar:
+            for job, history in bar:
+                append_line(file, history.to_json())
+                score = f"best {history.best.score}, final {history.final.score}"
+                name = f"{job.recipe.name}, net {job.recipe.net}, seed {job.seed}"
+                tqdm.write(f"{name}: {score}", file=sys.stdout)
+    except RunError as error:
+        raise RunError(
+            f"{error}; {file} keeps the runs that ended: the same command goes on"
+        ) from error
 
 
-def _run(job) -> tuple[Path, History]:
-    folder, recipe, seed, threads, validation, data_dir = job
-    torch.set_num_threads(threads)
-    data = load_mnist(data_dir, source="mnist")
-    if validation:
-        data = data.hold_out(seed % FOLDS)
-    set_seed(seed)
-    return folder, train(make_net(recipe), data, recipe, seed, verbose=False, folder=folder)
+def recorded_runs(file: Path) -> dict[tuple, History]:
+    """The runs of a study's file, each by its recipe, seed and source, as `Job.key`."""
+    runs = {}
+    for run in load_study(file) if file.exists() else []:
+        try:
+            recipe = Recipe(**run.record["recipe"])
+        except (KeyError, TypeError, ParameterError):
+            continue  # of a version with other fields: none of ours
+        runs.setdefault((recipe, run.record.get("seed"), run.source), run)
+    return runs
+
+
+def verify(run: History, others: list[History] = (), verbose: bool = True) -> tuple[bool, str]:
+    """Train a recorded run again: whether it holds, and what came of it, in a sentence or two.
+
+    It holds if every epoch has the same count and losses to the bit. Another machine, which rounds
+    otherwise, cannot give those: there the last epoch's accuracy must lie within what two seeds
+    differ by, 2.8 sd of those `others` of the same recipe, so far in one case of 20 by chance.
+
+    Raises ParameterError if `run` has no recipe and seed of this version, or is not of MNIST.
+    """
+    check_history(run)
+    try:
+        recipe, seed = Recipe(**run.record["recipe"]), run.record["seed"]
+    except (KeyError, TypeError, ParameterError) as error:
+        raise ParameterError(f"the run has no recipe and seed to train again: {error}") from None
+    check("source", run.source, run.source in ("mnist", "validation"), "mnist or validation")
+    again = Job(recipe, seed, run.source, run.record.get("threads", 1)).run(verbose)
+    if _bits(again) == _bits(run):
+        return True, f"the same bits: {run.final.score} after {len(run)} epochs"
+    there, here = (_maker(r) for r in (run, again))
+    said = f"final {run.final.score} there, {again.final.score} here"
+    if there == here:
+        return False, f"NOT the same bits, though the machine is the same, {here}: {said}"
+    accuracies = [
+        r.final.accuracy for r in others if r.record.get("recipe") == run.record["recipe"]
+    ]
+    said = f"other bits, as expected of another machine ({there} there, {here} here): {said}"
+    if len(accuracies) < 3:
+        return False, f"{said}; too few seeds of the recipe to say how much is chance"
+    most = 1.96 * math.sqrt(2) * statistics.stdev(accuracies)
+    difference = again.final.accuracy - run.final.accuracy
+    holds = abs(difference) <= most
+    return holds, (
+        f"{said}. That is {difference:+.2f} points, {'within' if holds else 'NOT within'} the "
+        f"{most:.2f} that two seeds differ by"
+    )
+
+
+def _bits(run: History) -> list[tuple]:
+    return [(epoch.correct, epoch.test_loss, epoch.last_batch_loss) for epoch in run]
+
+
+def _maker(run: History) -> str:
+    names = ("machine", "threads", "device", "torch")
+    machine, threads, device, torch = (run.record.get(name, "unknown") for name in names)
+    return f"{machine}, {device}, threads: {threads}, torch {torch}"
 
 
 def _seeds(text: str) -> list[int]:
@@ -145,15 +180,16 @@ def _setting(text: str) -> tuple[str, bool | int | float | str]:
         return name, value
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mnist_lib.study", description=__doc__)
     parser.add_argument("file", type=Path, help="where the runs are kept, one line each")
-    parser.add_argument("--recipe", default="assignment", help="the recipe's name")
+    parser.add_argument("--recipe", nargs="+", default=["assignment"], help="recipes by name")
+    parser.add_argument("--net", nargs="+", help="nets by name, in place of the recipes' own")
     parser.add_argument(
-        "--set", nargs="*", type=_setting, default=[], help="fields of the recipe, as in epochs=3"
+        "--set", nargs="*", type=_setting, default=[], help="fields of the recipes, as in epochs=3"
     )
     parser.add_argument("--seeds", type=_seeds, default="0-9", help="one seed or a range: 0-9")
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time")
+    parser.add_argument("--processes", type=int, help="runs at a time; as many as cores")
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument(
         "--validation",
@@ -161,23 +197,48 @@ def main() -> None:
         help="train on 55,000 images and test on the 5,000 others, fold by fold; no test set",
     )
     parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
+    parser.add_argument("--scheduler", help="of a Dask cluster, as in tcp://10.0.0.1:8786")
+    parser.add_argument(
+        "--verify", type=int, metavar="LINE", help="train the run in this line of the file again"
+    )
+    return parser
+
+
+def _verify_line(file: Path, line: int) -> None:
+    runs = load_study(file)
+    check_whole("verify", line, most=len(runs))
+    holds, said = verify(runs[line - 1], runs)
+    print(f"{file}, line {line}: {said}")
+    if not holds:
+        sys.exit(1)
+
+
+def main() -> None:
+    parser = _parser()
     args = parser.parse_args()
-    wanted, cores = args.processes * args.threads, os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    wanted = (args.processes or 1) * args.threads
     if wanted > cores:
         print(
-            f"{args.processes} processes of {args.threads} threads each want {wanted} cores, and "
-            f"there are {cores}: they will wait for each other",
+            f"{args.processes or 1} processes of {args.threads} threads each want {wanted} cores, "
+            f"and there are {cores}: they will wait for each other",
             file=sys.stderr,
         )
     try:
-        recipe = get_recipe(args.recipe, **dict(args.set))
-        run_by = (args.processes, args.threads, args.validation, args.data_dir)
-        histories = study(args.file, recipe, args.seeds, *run_by)
+        if args.verify is not None:
+            return _verify_line(args.file, args.verify)
+        recipes = [get_recipe(name, **dict(args.set)) for name in args.recipe]
+        if args.net:
+            recipes = [dataclasses.replace(r, net=net) for r in recipes for net in args.net]
+        run_by = (args.processes, args.threads, args.validation, args.data_dir, args.scheduler)
+        histories = study(args.file, recipes, args.seeds, *run_by)
     except MnistLibError as error:
         sys.exit(f"{parser.prog}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{parser.prog}: stopped; the same command goes on with it")
-    print(summary(histories))
+    for recipe in recipes:
+        runs = [run for run in histories if Recipe(**run.record["recipe"]) == recipe]
+        print(f"{recipe.name}, net {recipe.net}: {summary(runs)}")
 
 
 if __name__ == "__main__":

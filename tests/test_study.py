@@ -6,25 +6,25 @@ import os
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from unittest.mock import DEFAULT, Mock
+from unittest.mock import ANY, DEFAULT, Mock
 
 import pytest
 import torch
 
-from mnist_lib import get_recipe, load_study, make_net, set_seed, training
+from mnist_lib import get_recipe, jobs, load_study, make_net, set_seed, training
 from mnist_lib import study as study_module
 from mnist_lib.data import MNIST
 from mnist_lib.errors import DataError, ParameterError, RunError
 from mnist_lib.files import append_line
-from mnist_lib.machine import pool
-from mnist_lib.study import _run, _setting, main, study
+from mnist_lib.jobs import _run
+from mnist_lib.study import _setting, main, study, verify
 
 from .conftest import wait_for
 from .test_history import make
 
 RECIPE = get_recipe("assignment", epochs=1)
+ROOT = Path(__file__).parents[1]
 
 
 def few_images(*_, **__):
@@ -34,7 +34,7 @@ def few_images(*_, **__):
 
 
 def run_on_few(job):
-    study_module.load_mnist = few_images
+    jobs.load_mnist = few_images
     return _run(job)
 
 
@@ -42,10 +42,12 @@ def run_on_few(job):
 def path(tmp_path, monkeypatch):
     """A study's file. Its runs are of few images; this process has three threads meanwhile."""
     monkeypatch.setattr(study_module, "load_mnist", few_images)
-    monkeypatch.setattr(study_module, "_run", run_on_few)
+    monkeypatch.setattr(jobs, "load_mnist", few_images)
+    monkeypatch.setattr(jobs, "_run", run_on_few)
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     yield tmp_path / "study.jsonl"
+    assert torch.get_num_threads() == 3
     torch.set_num_threads(threads)
 
 
@@ -57,25 +59,22 @@ def losses(history):
     return [(epoch.test_loss, epoch.last_batch_loss) for epoch in history]
 
 
-@pytest.mark.parametrize(
-    ("workers", "validation"), [(pool, False), (lambda _: ThreadPoolExecutor(1), True)]
-)
-def test_each_seed_has_its_weights_order_and_fold(path, monkeypatch, workers, validation):
-    monkeypatch.setattr(study_module, "pool", workers)
+@pytest.mark.parametrize(("processes", "validation"), [(2, False), (1, True)])
+def test_each_seed_has_its_weights_order_and_fold(path, processes, validation):
     seeds = [14, 1, 2]
-    histories = study(path, RECIPE, seeds, threads=3, validation=validation)
+    histories = study(path, RECIPE, seeds, processes, threads=3, validation=validation)
     for seed, history in zip(seeds, histories, strict=True):
         data = few_images().hold_out(seed % 12) if validation else few_images()
         set_seed(seed)
         alone = training.train(make_net(RECIPE), data, RECIPE, seed, verbose=False)
         assert losses(history) == losses(alone)
+        assert 100 < history.record.pop("memory") < 4000
         assert history.record == alone.record
         assert (history.source, history.record["threads"]) == (data.source, 3)
-    assert sorted(load_study(path), key=histories.index) == histories
+    assert sorted(map(losses, load_study(path))) == sorted(map(losses, histories))
 
 
 def test_a_study_that_is_stopped_goes_on(path, monkeypatch):
-    monkeypatch.setattr(study_module, "pool", ThreadPoolExecutor)
     recipe = dataclasses.replace(RECIPE, epochs=3)
     (whole,) = study(path.with_stem("whole"), recipe, [5], 1)
     calls = [DEFAULT] * 5 + [KeyboardInterrupt, DEFAULT]  # one epoch is left then
@@ -87,7 +86,8 @@ def test_a_study_that_is_stopped_goes_on(path, monkeypatch):
         study(path, recipe, [4, 5], 1)
     line = path.read_text()
     assert line.count("\n") == 1
-    assert (path.with_suffix("") / "seed-5" / "checkpoint-2.pt").exists()
+    under_way = path.with_suffix("") / "assignment-assignment-mnist-seed-5"
+    assert (under_way / "checkpoint-2.pt").exists()
     path.write_text(line + line[:-20])  # as if killed while it wrote
     _, again = study(path, recipe, [4, 5], 1)
     assert evaluate.call_count == len(calls)
@@ -123,19 +123,19 @@ def test_finished_runs_are_not_trained_again(path, monkeypatch, capsys):
     assert (list(path.parent.iterdir()), load_study(path)) == ([path], runs)
 
 
-@pytest.mark.parametrize(
-    ("kept", "validation", "differs"),
-    [
-        (finished(3, get_recipe("assignment", epochs=2)), False, "epochs is 2 there, 1 here"),
-        (finished(3, dataclasses.replace(RECIPE, crop=24)), False, "crop is 24 there, 28 here"),
-        (finished(3), True, "of mnist there, of validation here"),
-        (finished(3, source="validation"), False, "of validation there, of mnist here"),
-    ],
-)
-def test_another_study_is_refused(path, kept, validation, differs):
-    path.write_text(kept.to_json())
-    with pytest.raises(ParameterError, match=rf"study\.jsonl, line 1, .*{differs}"):
-        study(path, RECIPE, [5], validation=validation)
+def test_one_file_takes_recipes_nets_and_folds(path):
+    kept = [finished(3, dataclasses.replace(RECIPE, crop=24)), finished(3, source="validation")]
+    kept[0].record["recipe"]["from the future"] = 1
+    path.write_text("".join(run.to_json() for run in kept))
+    recipes = [RECIPE, dataclasses.replace(RECIPE, net="sprint")]
+    runs = study(path, recipes, [3, 4], 1)
+    assert [(run.record["recipe"]["net"], run.record["seed"]) for run in runs] == [
+        *(("assignment", 3), ("assignment", 4)),
+        *(("sprint", 3), ("sprint", 4)),
+    ]
+    assert load_study(path) == kept + runs
+    assert study(path, recipes[::-1], [4]) == [runs[3], runs[1]]
+    assert load_study(path) == kept + runs
 
 
 def test_runs_need_the_full_data_set(tmp_path, cache, mirrors):
@@ -146,38 +146,39 @@ def test_runs_need_the_full_data_set(tmp_path, cache, mirrors):
 
 def pretend(job):
     """In place of a run: that of seed 0 ends, that of seed 10 is killed, the others take long."""
-    folder, recipe, seed, *_ = job
-    if seed == 10:
+    if job.seed == 10:
+        wait_for(job.folder.parent.with_suffix(".jsonl"))
         os.kill(os.getpid(), signal.SIGKILL)
-    if seed:
-        folder.touch()
+    if job.seed:
+        job.folder.mkdir()
         time.sleep(60)
-    return folder, finished(seed, recipe)
+    return job, finished(job.seed, job.recipe)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_study_that_is_stopped_leaves_its_lines_and_nothing_running(tmp_path, start, number):
     code = (
-        "from tests.test_study import few_images, main, pretend, study_module as module;"
-        "module._run, module.load_mnist = pretend, few_images; main()"
+        "from tests.test_study import few_images, jobs, main, pretend, study_module;"
+        "jobs._run, study_module.load_mnist = pretend, few_images; main()"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "study"), "--seeds", "0-9"]
-    process = start(command, cwd=Path(__file__).parents[1])
-    under_way = [tmp_path / "study" / f"seed-{seed}" for seed in (1, 2)]
+    args = [str(tmp_path / "study"), "--seeds", "0-9", "--processes", "2"]
+    process = start([sys.executable, "-c", code, *args], cwd=ROOT)
+    name = "assignment-assignment-mnist-seed"
+    under_way = [tmp_path / "study" / f"{name}-{seed}" for seed in (1, 2)]
     for run in under_way:
         wait_for(run)
     process.send_signal(number)  # to the first process alone, as `kill` does
     _, said = process.communicate(timeout=20)  # until the last of its processes has ended
     if number == signal.SIGINT:
-        assert said == "mnist_lib.study: stopped; the same command goes on with it\n"
+        assert said.endswith("mnist_lib.study: stopped; the same command goes on with it\n")
     assert load_study(tmp_path / "study.jsonl") == [finished(0, get_recipe("assignment"))]
-    assert sorted((tmp_path / "study").glob("seed-*")) == under_way
+    assert sorted((tmp_path / "study").glob("*seed-*")) == under_way
 
 
 def test_a_killed_run_is_one_sentence(path, monkeypatch):
-    monkeypatch.setattr(study_module, "_run", pretend)
+    monkeypatch.setattr(jobs, "_run", pretend)
     with pytest.raises(RunError, match=r"a run was killed, .*: the same command goes on"):
-        study(path, RECIPE, [0, 10], processes=1)
+        study(path, RECIPE, [0, 10], processes=2)
     assert load_study(path) == [finished(0)]
 
 
@@ -203,3 +204,56 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     assert file.read_text() == content
     append_line(file, "{}\n")
     assert file.read_text() == f"{content}\n{{}}\n"
+
+
+def changed(run, correct=0, **record):
+    """The run with so many more images right in its last epoch, and other columns."""
+    last = dataclasses.replace(run.final, correct=run.final.correct + correct, test_loss=1.0)
+    return dataclasses.replace(run, epochs=(*run.epochs[:-1], last), record=run.record | record)
+
+
+def test_a_recorded_run_is_made_again(path, monkeypatch, capsys):
+    runs = study(path, dataclasses.replace(RECIPE, epochs=2), [3, 4, 5], 1)
+    assert verify(runs[1], runs, verbose=False) == (True, ANY)
+    there = changed(runs[1], machine="there")
+    near = [changed(run, n) for n, run in enumerate(runs)]
+    far = changed(there, 9)
+    for run, others, holds, said in [
+        (changed(runs[1]), runs, False, "NOT the same bits, though the machine is the same"),
+        (there, near, True, "points, within the"),
+        (far, near, False, "-9.00 points, NOT within the"),
+        (there, near[:2], False, "too few seeds"),
+    ]:
+        assert verify(run, others, verbose=False) == (holds, ANY)
+        path.write_text("".join(r.to_json() for r in (run, *others)))
+        monkeypatch.setattr("sys.argv", ["study", str(path), "--verify", "1"])
+        # The run itself is one of its recipe's seeds, too.
+        told = verify(run, [run, *others], verbose=False)
+        if told[0]:
+            main()
+        else:
+            with pytest.raises(SystemExit) as caught:
+                main()
+            assert caught.value.code == 1
+        assert f"study.jsonl, line 1: {told[1]}\n" in capsys.readouterr().out
+        assert said in verify(run, others, verbose=False)[1]
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (make(9900), "no recipe and seed to train again"),
+        (finished(3, source="sample"), "source must be mnist or validation, got 'sample'"),
+    ],
+)
+def test_what_cannot_be_made_again_is_refused(run, said):
+    with pytest.raises(ParameterError, match=said):
+        verify(run)
+
+
+@pytest.mark.parametrize("line", ["0", "3"])
+def test_a_line_that_is_not_there_is_refused(path, line, monkeypatch):
+    path.write_text(finished(3).to_json() * 2)
+    monkeypatch.setattr("sys.argv", ["study", str(path), "--verify", line])
+    with pytest.raises(SystemExit, match="verify must be a whole number from 1 to 2"):
+        main()
