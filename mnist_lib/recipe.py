@@ -22,7 +22,7 @@ class Recipe:
     learning_rate: float  # step size; the schedule's peak
     momentum: float = 0.9  # of "sgd", per step; "adam" has its own betas (0.9, 0.999)
     optimizer: str = "sgd"  # "sgd" or "adam"
-    net: str = "assignment"  # "assignment" or "sprint"; see make_net
+    net: str = "assignment"  # one of NETS; see make_net
     crop: int = 28  # side, in pixels, of the middle of the images that the net looks at
     nesterov: bool = False  # Nesterov's momentum, of "sgd"
     weight_decay: float = 0.0  # L2 penalty on all parameters but biases under a batch norm
@@ -64,6 +64,18 @@ class Recipe:
         return [-(-number // self.batch_size) for number in images]
 
 
+# The small nets: the channels of each of their convolutions. Their names are their parameters.
+WIDTHS = {
+    "p998": (4, 7, 7, 8, 8, 9, 10),
+    "p1990": (8, 12, 12, 12, 12, 14, 17),
+    "p2976": (8, 16, 16, 16, 16, 18, 24),
+    "p4006": (10, 20, 20, 20, 20, 20, 28),
+    "p4992": (10, 22, 24, 24, 24, 24, 28),
+    "p7942": (12, 28, 32, 32, 32, 32, 38),
+}
+NETS = ("assignment", "sprint", *WIDTHS)
+
+
 def _one_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in choices, f"one of {', '.join(choices)}"
 
@@ -100,7 +112,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "nesterov": (lambda v: isinstance(v, bool), "True or False"),
     "optimizer": _one_of("sgd", "adam"),
     "schedule": _one_of("constant", "one_cycle"),
-    "net": _one_of("assignment", "sprint"),
+    "net": _one_of(*NETS),
 }
 
 # `assignment` is the recipe of the assignment's log, as its author published it: the notebook
@@ -126,6 +138,11 @@ _FAST = Recipe(
 _STEADY = dataclasses.replace(
     _FAST, name="steady", epochs=7, first=1.0, hardest=0.25, label_smoothing=0.0
 )
+_LONG = dataclasses.replace(_STEADY, name="long", epochs=20)
+# A small net does not learn its training images by heart: it needs all of them in every epoch.
+_SMALL = dataclasses.replace(
+    _STEADY, name="small", epochs=30, net="p2976", averaging=0.998, hardest=1.0
+)
 _SPRINT = Recipe(
     "sprint",
     epochs=2,
@@ -138,7 +155,7 @@ _SPRINT = Recipe(
     warm_up=0.2,
 )
 _ASSIGNMENT = Recipe("assignment", epochs=19, batch_size=32, learning_rate=0.01)
-RECIPES = {recipe.name: recipe for recipe in (_ASSIGNMENT, _STEADY, _FAST, _SPRINT)}
+RECIPES = {recipe.name: recipe for recipe in (_ASSIGNMENT, _STEADY, _FAST, _SPRINT, _LONG, _SMALL)}
 
 
 def get_recipe(name: str | None = None, /, **overrides) -> Recipe:
