@@ -15,13 +15,13 @@ from torch.nn.utils import fusion, skip_init
 
 from .data import MEAN, STD
 from .errors import ParameterError
-from .net import FastNet, Net, SprintNet, check_net
+from .net import FastNet, Net, SmallNet, SprintNet, check_net
 
 PAGE = Path(__file__).with_name("drawing.html")
 
 
 def page(net: nn.Module) -> str:
-    """The HTML of a page to draw on, with the weights of a Net, FastNet or SprintNet inside.
+    """The HTML of a page to draw on, with the weights of a net of this library inside.
 
     Raises ParameterError for another net.
     """
@@ -53,13 +53,19 @@ def _layers(net: nn.Module) -> list[dict]:
     A batch norm in evaluation only scales and shifts, so it becomes a part of the weights.
     """
     check_net(net)
-    if type(net) not in (Net, FastNet, SprintNet):  # nor a subclass, whose forward may be another
-        raise ParameterError(f"net must be a Net, FastNet or SprintNet, got a {type(net).__name__}")
+    known = (Net, FastNet, SprintNet, SmallNet)  # no subclass, whose forward may be another
+    if type(net) not in known:
+        names = ", ".join(kind.__name__ for kind in known)
+        raise ParameterError(f"net must be one of {names}, got a {type(net).__name__}")
     net = copy.deepcopy(net).cpu().eval()
     if isinstance(net, Net):
         norms = [net.BatchNorm1, net.BatchNorm2, net.BatchNorm3, net.BatchNorm4, net.BatchNorm5]
         convs = [net.conv1, net.conv2, net.conv3, net.conv4, net.conv5, net.conv6, net.conv7]
         norms, pooled, plain = [*norms, None, None], (net.conv2, net.conv4), (net.conv7,)
+    elif isinstance(net, SmallNet):
+        first, *separable, last = net.convs
+        convs = [first, *map(_dense, separable), last]
+        norms, pooled, plain = [*net.norms, None], (convs[1],), (last,)
     else:
         fold = skip_init(nn.Conv2d, 1, 4, 2, 2, bias=False)
         fold.weight.copy_(torch.eye(4).view(4, 1, 2, 2))  # which is what PixelUnshuffle does
@@ -82,6 +88,16 @@ def _layers(net: nn.Module) -> list[dict]:
         }
         for conv, norm in zip(convs, norms, strict=True)
     ]
+
+
+def _dense(separable: nn.Sequential) -> nn.Conv2d:
+    """The one convolution that does what two do: on each channel alone, then across them."""
+    depth, point = separable
+    conv = skip_init(
+        nn.Conv2d, depth.in_channels, point.out_channels, 3, padding=depth.padding, bias=False
+    )
+    conv.weight.copy_(point.weight * depth.weight.transpose(0, 1))
+    return conv.eval()
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[torch.Tensor, torch.Tensor]:

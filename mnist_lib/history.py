@@ -8,8 +8,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import DataError, check, is_finite, is_whole, plain, told
+from .errors import DataError, ParameterError, check, is_finite, is_whole, plain, told
 from .files import HISTORY, as_folder, cut_short, read_text, write_file
+from .recipe import Recipe
 
 # An epoch's fields that a run's line holds, each as a list with one value an epoch. The last is not
 # in every line: the first runs were made before it was counted.
@@ -86,6 +87,14 @@ class History:
 
     def __len__(self):
         return len(self.epochs)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe in the record; None if there is none, as of a log, or none of this version."""
+        try:
+            return Recipe(**self.record["recipe"])
+        except (KeyError, TypeError, ParameterError):
+            return None
 
     @property
     def images(self) -> int:

@@ -1,6 +1,7 @@
 """The nets: the assignment's, the same made for speed, that of `sprint`, and smaller ones."""
 
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn as nn
@@ -110,22 +111,23 @@ class SmallNet(nn.Module):
     def __init__(self, widths: tuple[int, ...], crop: int = 28):
         super().__init__()
         self.crop = crop
-        self.pool = nn.MaxPool2d(2)
-        self.convs, self.norms = nn.ModuleList(), nn.ModuleList(map(nn.BatchNorm2d, widths))
-        for number, (before, after) in enumerate(zip((1, *widths), widths, strict=False)):
-            padding = 1 if number < 2 else 0  # up to the pooling the maps keep their size
+        self.convs = nn.ModuleList([nn.Conv2d(1, widths[0], 3, padding=1, bias=False)])
+        for number, (before, after) in enumerate(pairwise(widths), 2):
+            padding = 1 if number == 2 else 0  # up to the pooling the maps keep their size
             depth = nn.Conv2d(before, before, 3, padding=padding, groups=before, bias=False)
-            point = nn.Conv2d(before, after, 1, bias=False)
-            first = nn.Conv2d(before, after, 3, padding=padding, bias=False)
-            self.convs.append(nn.Sequential(depth, point) if number else first)
-        self.last = nn.Conv2d(widths[-1], 10, 1)
+            self.convs.append(nn.Sequential(depth, nn.Conv2d(before, after, 1, bias=False)))
+        self.convs.append(nn.Conv2d(widths[-1], 10, 1))
+        self.norms = nn.ModuleList(map(nn.BatchNorm2d, widths))
+        self.pool = nn.MaxPool2d(2)
 
     def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 24
-        x = F.relu(self.norms[0](self.convs[0](middle(x, self.crop))))  # (N, w1, 24, 24)
-        x = F.relu(self.pool(self.norms[1](self.convs[1](for_cpu(x)))))  # (N, w2, 12, 12)
-        for conv, norm in zip(self.convs[2:], self.norms[2:], strict=True):
-            x = F.relu(norm(conv(x)))  # (N, w, 10, 10) and so on, down to (N, w7, 2, 2)
-        x = self.last(x).mean((2, 3))  # (N, 10)
+        conv1, conv2, *convs, last = self.convs
+        norm1, norm2, *norms = self.norms
+        x = F.relu(norm1(conv1(middle(x, self.crop))))  # (N, w1, 24, 24)
+        x = F.relu(self.pool(norm2(conv2(for_cpu(x)))))  # (N, w2, 12, 12)
+        for conv, norm in zip(convs, norms, strict=True):
+            x = F.relu(norm(conv(x)))  # (N, w3, 10, 10) and so on, down to (N, w7, 2, 2)
+        x = last(x).mean((2, 3))  # (N, 10)
         return F.log_softmax(x, dim=1)
 
 

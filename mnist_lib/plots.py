@@ -159,6 +159,44 @@ def plot_band(
     return ax
 
 
+def plot_frontier(
+    studies: list[list[History]], published: list[dict] = (), ax: Axes | None = None
+) -> Axes:
+    """Accuracy after the last epoch over the net's parameters: a dot a study, its seeds' mean.
+
+    Bars reach one standard deviation over the seeds, either way. `published` numbers, dicts with
+    "parameters", "accuracy" (%) and "sd" (points, None of a single run), are open circles. A ring
+    marks the fewest parameters whose mean reaches the target.
+    """
+    ax = ax or axes(4.4)
+    circle = {"fmt": "o", "color": GREY, "markerfacecolor": "none", "capsize": 3, "linewidth": 1}
+    for number, other in enumerate(published):
+        label = "" if number else "published, most the best epoch of one run"
+        place = (other["parameters"], other["accuracy"])
+        ax.errorbar(*place, yerr=other["sd"], label=label, zorder=1, **circle)
+    points = []
+    for runs in sorted(studies, key=lambda runs: runs[0].record["parameters"]):
+        last = [run.final.accuracy for run in runs]
+        sd = statistics.stdev(last) if len(last) > 1 else math.nan
+        points.append((runs[0].record["parameters"], statistics.fmean(last), sd))
+    style = {"color": THIS, "capsize": 4, "label": "this library: mean ± sd over seeds, last epoch"}
+    ax.errorbar(*zip(*points, strict=True), fmt="o-", linewidth=1.2, **style)
+    goal = TARGET / 100
+    ax.axhline(goal, color="black", linestyle=":", linewidth=1.2)
+    reached = [(count, mean) for count, mean, _ in points if mean >= goal]
+    if reached:
+        ring = {"markersize": 16, "markerfacecolor": "none", "color": "black", "linestyle": ""}
+        label = f"{reached[0][0]:,}: the fewest whose mean reaches {goal}%"
+        ax.plot(*reached[0], "o", label=label, **ring)
+    ax.set_xscale("log")
+    ax.set_xticks([700, 1000, 2000, 3000, 5000, 8000, 13_322, 20_000])
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.xaxis.set_minor_formatter("")
+    ax.set(xlabel="parameters (log scale)", ylabel="test accuracy (%)")
+    ax.legend(loc="lower right", fontsize=9)
+    return ax
+
+
 def plot_ideas(ideas: dict[str, tuple[float, ...]], ax: Axes | None = None) -> Axes:
     """Differences (points) with their standard errors, a dot an idea; one error either way.
 

@@ -153,10 +153,10 @@ def pretrained(name: str | os.PathLike) -> nn.Module:
     known = trained_recipes()
     folder = PRETRAINED / name if name in known else as_folder("name", name)
     check("name", name, folder.is_dir(), f"one of {', '.join(known)}, or the folder of a run")
-    recipe = load_history(folder).record.get("recipe", {}).get("name")
-    if recipe not in RECIPES:
-        raise RunError(f"the run in {folder} has no recipe of this library, but {recipe!r}")
-    return load_weights(make_net(RECIPES[recipe]), folder).eval()
+    recipe = load_history(folder).recipe
+    if recipe is None:
+        raise RunError(f"the run in {folder} has no recipe of this library: its net is not known")
+    return load_weights(make_net(recipe), folder).eval()
 
 
 def _of_safetensors(path: Path, content: bytes) -> tuple[dict, dict]:

@@ -106,11 +106,8 @@ def recorded_runs(file: Path) -> dict[tuple, History]:
     """The runs of a study's file, each by its recipe, seed and source, as `Job.key`."""
     runs = {}
     for run in load_study(file) if file.exists() else []:
-        try:
-            recipe = Recipe(**run.record["recipe"])
-        except (KeyError, TypeError, ParameterError):
-            continue  # of a version with other fields: none of ours
-        runs.setdefault((recipe, run.record.get("seed"), run.source), run)
+        if run.recipe:  # of a version with other fields: none of ours
+            runs.setdefault((run.recipe, run.record.get("seed"), run.source), run)
     return runs
 
 
@@ -124,10 +121,9 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     Raises ParameterError if `run` has no recipe and seed of this version, or is not of MNIST.
     """
     check_history(run)
-    try:
-        recipe, seed = Recipe(**run.record["recipe"]), run.record["seed"]
-    except (KeyError, TypeError, ParameterError) as error:
-        raise ParameterError(f"the run has no recipe and seed to train again: {error}") from None
+    recipe, seed = run.recipe, run.record.get("seed")
+    if recipe is None or seed is None:
+        raise ParameterError("the run has no recipe and seed to train again")
     check("source", run.source, run.source in ("mnist", "validation"), "mnist or validation")
     again = Job(recipe, seed, run.source, run.record.get("threads", 1)).run(verbose)
     if _bits(again) == _bits(run):
@@ -136,9 +132,7 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     said = f"final {run.final.score} there, {again.final.score} here"
     if there == here:
         return False, f"NOT the same bits, though the machine is the same, {here}: {said}"
-    accuracies = [
-        r.final.accuracy for r in others if r.record.get("recipe") == run.record["recipe"]
-    ]
+    accuracies = [other.final.accuracy for other in others if other.recipe == recipe]
     said = f"other bits, as expected of another machine ({there} there, {here} here): {said}"
     if len(accuracies) < 3:
         return False, f"{said}; too few seeds of the recipe to say how much is chance"
@@ -237,7 +231,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(f"{parser.prog}: stopped; the same command goes on with it")
     for recipe in recipes:
-        runs = [run for run in histories if Recipe(**run.record["recipe"]) == recipe]
+        runs = [run for run in histories if run.recipe == recipe]
         print(f"{recipe.name}, net {recipe.net}: {summary(runs)}")
 
 

@@ -1,5 +1,6 @@
 """From the records: the tables of the README files, the README's picture, the library's share."""
 
+import csv
 import json
 import re
 import statistics
@@ -12,6 +13,7 @@ from mnist_lib.verdict import reached, touched
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "notebooks" / "records"
+STUDIES = ("assignment", "steady", "fast", "sprint", "long")  # recipes with a file of their own
 MACHINE = ("b2", "dab6")  # the machine of the README's figures: both names round alike
 KEPT = ("recipe", "seed", "machine", "threads", "torch", "parameters", "train_images", "data")
 
@@ -21,6 +23,7 @@ def write() -> list[Path]:
     for name, text in (("recorded.jsonl", recorded()), ("ideas.csv", recorded_ideas())):
         (ROOT / "mnist_lib" / name).write_text(text, encoding="utf-8")
     draw_luck(RECORDS / "luck.png")
+    draw_frontier(RECORDS / "frontier.png")
     return tables()
 
 
@@ -40,15 +43,21 @@ def tables(*documents: Path) -> list[Path]:
 
 def recorded() -> str:
     """What the library carries of the records: each recipe's seeds, on the README's machine."""
+    studies = {name: _of_machine(name) for name in STUDIES}
+    studies |= frontier() | {"notebook": load_study(RECORDS / "notebook.jsonl")}
     lines = []
-    for study in (*RECIPES, "notebook"):
-        for run in load_study(RECORDS / f"{study}.jsonl"):
-            if study == "notebook" or run.record["machine"] in MACHINE:
-                rounded = {"last_batch_loss": 0.0, "seconds": 0.0, "train_correct": None}
-                epochs = (replace(e, test_loss=round(e.test_loss, 4), **rounded) for e in run)
-                record = {"study": study} | {name: run.record[name] for name in KEPT}
-                lines.append(History(tuple(epochs), run.source, record).to_json())
+    for study, runs in studies.items():
+        for run in runs:
+            rounded = {"last_batch_loss": 0.0, "seconds": 0.0, "train_correct": None}
+            epochs = (replace(e, test_loss=round(e.test_loss, 4), **rounded) for e in run)
+            record = {"study": study} | {name: run.record[name] for name in KEPT}
+            lines.append(History(tuple(epochs), run.source, record).to_json())
     return "".join(lines)
+
+
+def _of_machine(recipe: str) -> list[History]:
+    runs = load_study(RECORDS / f"{recipe}.jsonl")
+    return [run for run in runs if run.record["machine"] in MACHINE]
 
 
 def recorded_ideas() -> str:
@@ -64,10 +73,9 @@ def recipes_table() -> str:
     """Each recipe on the README's machine: means and sd over the seeds, all counted."""
     log = logged_run()
     rows = [_recipe_row("the assignment's log", len(log), [log])]
-    for name, recipe in RECIPES.items():
-        runs = load_study(RECORDS / f"{name}.jsonl")
-        runs = [run for run in runs if run.record["machine"] in MACHINE]
-        rows.append(_recipe_row(f"`{name}`", recipe.passes, runs, _seconds(name)))
+    for name in STUDIES:
+        passes = RECIPES[name].passes
+        rows.append(_recipe_row(f"`{name}`", passes, _of_machine(name), _seconds(name)))
     return Table(rows).markdown()
 
 
@@ -91,6 +99,70 @@ def _seconds(recipe: str) -> str:
         if ours and row["way"] == f"recipe {recipe}":
             return f"{row['seconds']:.0f}"
     return ""
+
+
+def frontier() -> dict[str, list[History]]:
+    """The recorded seeds of each net of recipe `small`, by the net's name."""
+    nets = {}
+    for run in load_study(RECORDS / "frontier.jsonl"):
+        nets.setdefault(run.recipe.net, []).append(run)
+    return nets
+
+
+def published() -> list[dict]:
+    """Other people's numbers: parameters, accuracy (%), and the sd (points) where it is known."""
+    return [
+        {
+            "parameters": int(row["parameters"]),
+            "accuracy": float(row["accuracy"]),
+            "sd": float(row["sd"]) if row["sd"] else None,
+        }
+        for row in _rows("published.csv")
+    ]
+
+
+def frontier_studies() -> dict[str, list[History]]:
+    """The studies of the frontier: `long`, which is the assignment's net, and the small nets'."""
+    return {"long": _of_machine("long")} | frontier()
+
+
+def frontier_table() -> str:
+    """The frontier's nets: what was wanted, what was predicted, what came, and what it took."""
+    studies = frontier_studies()
+    rows = []
+    for row in _rows("goals.csv"):
+        runs = studies.get(row["net"] if row["recipe"] == "small" else row["recipe"])
+        if not runs:
+            continue
+        last = [run.final.accuracy for run in runs]
+        hours = sum(run.seconds * run.record["threads"] for run in runs) / 3600
+        rows.append(
+            {
+                "recipe": f"`{row['recipe']}`",
+                "net": f"`{row['net']}`",
+                "parameters": f"{runs[0].record['parameters']:,}",
+                "goal %": row["goal"],
+                "predicted": row["predicted"],
+                "last epoch %": mean_and_sd(last),
+                "lowest": f"{min(last):.2f}",
+                "best epochs %": mean_and_sd(run.best.accuracy for run in runs),
+                "end at 99.44% or more": f"{sum(map(reached, runs))} of {len(runs)}",
+                "core-hours": f"{hours:.1f}",
+                "MB a process": f"{max(run.record['memory'] for run in runs):.0f}",
+            }
+        )
+    return Table(rows, left=2).markdown()
+
+
+def published_table() -> str:
+    """Other people's numbers, as they chose and published them."""
+    rows = _rows("published.csv")
+    names = ("parameters", "accuracy", "sd", "epochs", "runs", "chosen", "source")
+    return Table([{name: row[name] for name in names} for row in rows], left=0).markdown()
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((RECORDS / name).read_text(encoding="utf-8").splitlines()))
 
 
 def files_table() -> str:
@@ -140,8 +212,9 @@ def gains(search: str, folds: int = 4) -> dict[str, tuple[float, float]]:
 
 def search_table(search: str) -> str:
     """What came of the ideas of a part of the search: means over folds."""
-    rows = []
-    for idea, runs in ideas(search).items():
+    rows, found = [], ideas(search)
+    several = len({run.get("parameters") for runs in found.values() for run in runs}) > 1
+    for idea, runs in found.items():
         gain = [run["gain"] for run in runs if run["gain"] is not None]
         losses = [run["loss"] for run in runs if "loss" in run]
         rows.append(
@@ -149,9 +222,10 @@ def search_table(search: str) -> str:
                 "idea": idea,
                 "predicted": runs[0]["predicted"],
                 "folds": str(len(runs)),
+                "parameters": f"{runs[0]['parameters']:,}" if several else "",
                 "passes": f"{runs[0]['passes']:.2f}" if "passes" in runs[0] else "",
                 "accuracy %": f"{statistics.fmean(run['accuracy'] for run in runs):.3f}",
-                "against the first": mean_and_error(gain) if any(gain) else "",
+                "against the first": mean_and_error(gain) if gain and rows else "",
                 "loss": f"{statistics.fmean(losses):.4f}" if losses else "",
             }
         )
@@ -162,7 +236,7 @@ def search_table(search: str) -> str:
 def machines_table() -> str:
     """Each recipe on each machine, with as many threads."""
     together = {}
-    for name in RECIPES:
+    for name in STUDIES:
         for run in load_study(RECORDS / f"{name}.jsonl"):
             key = (name, run.record["machine"], run.record["threads"])
             together.setdefault(key, []).append(run)
@@ -190,4 +264,12 @@ def draw_luck(path: Path) -> None:
     plots.plot_luck(authors | studies).get_figure().savefig(path, dpi=110)
 
 
-TABLES = {"recipes": recipes_table, "files": files_table}
+def draw_frontier(path: Path) -> None:
+    """The README's other picture."""
+    from mnist_lib import plots
+
+    drawn = plots.plot_frontier(list(frontier_studies().values()), published())
+    drawn.get_figure().savefig(path, dpi=110)
+
+
+TABLES = {"recipes": recipes_table, "frontier": frontier_table, "files": files_table}

@@ -5,7 +5,18 @@ import shutil
 import pytest
 import torch
 
-from mnist_lib import FastNet, Net, ParameterError, SprintNet, drawing, infer, pretrained, set_seed
+from mnist_lib import (
+    FastNet,
+    Net,
+    ParameterError,
+    SmallNet,
+    SprintNet,
+    drawing,
+    infer,
+    pretrained,
+    set_seed,
+)
+from mnist_lib.recipe import WIDTHS
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +42,11 @@ def lively(net):
     return net
 
 
-@pytest.mark.parametrize("name", ["steady", "fast", "Net", "SprintNet"])
+@pytest.mark.parametrize("name", ["steady", "fast", "Net", "SprintNet", "SmallNet"])
 def test_the_browser_computes_what_torch_does(browser, sample, name):
     set_seed(0)
-    nets = {"Net": Net, "SprintNet": lambda: SprintNet(20)}
-    net = lively(nets[name]()) if name in nets else pretrained(name)
+    nets = {"Net": Net(), "SprintNet": SprintNet(20), "SmallNet": SmallNet(WIDTHS["p998"], 24)}
+    net = lively(nets[name]) if name in nets else pretrained(name)
     images = sample.test_images[:100]
     page = browser.new_page()
     page.set_content(drawing.page(net))
@@ -65,11 +76,12 @@ def test_a_stroke_is_read_as_a_one(browser, width, touch):
 
 
 def test_drawing_leaves_the_net_as_it_was():
-    net, other = FastNet().train(), SprintNet()
+    net, others = FastNet().train(), [SprintNet(), SmallNet(WIDTHS["p998"])]
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     state = torch.get_rng_state()
     drawing.page(net)
-    drawing.page(other)
+    for other in others:
+        drawing.page(other)
     assert net.training
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())

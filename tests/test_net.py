@@ -1,6 +1,7 @@
 """The nets: the assignment's printed table, the fast net beside the literal one, and the crop."""
 
 import re
+from itertools import pairwise
 
 import numpy
 import pytest
@@ -8,8 +9,18 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from mnist_lib import RECIPES, FastNet, Net, ParameterError, get_recipe, layer_table, run_folder
-from mnist_lib.net import count_parameters, make_net, set_seed
+from mnist_lib import (
+    RECIPES,
+    FastNet,
+    Net,
+    ParameterError,
+    SmallNet,
+    get_recipe,
+    layer_table,
+    run_folder,
+)
+from mnist_lib.net import SprintNet, count_parameters, make_net, set_seed
+from mnist_lib.recipe import WIDTHS
 
 # The assignment's table: layer, output shape, parameters, receptive field (wrong in part).
 TABLE = """
@@ -84,7 +95,7 @@ def test_fast_net_is_the_assignments_net(training):
         torch.testing.assert_close(fast.state_dict()[name], tensor, msg=name)
 
 
-@pytest.mark.parametrize("name", ["assignment", "fast", "sprint"])
+@pytest.mark.parametrize("name", ["assignment", "fast", "sprint", "small"])
 def test_crop_looks_at_the_middle_only(name):
     net = make_net(get_recipe(name, crop=24)).eval()
     images = torch.randn(4, 1, 28, 28)
@@ -102,7 +113,28 @@ def test_every_recipes_net_is_in_the_budget(name):
     net = make_net(get_recipe(name))
     assert count_parameters(net) < 20_000
     assert net(torch.randn(2, 1, 28, 28)).exp().sum(dim=1).tolist() == pytest.approx([1, 1])
-    assert isinstance(net, Net) is (name != "sprint"), "the others: the assignment's"
+    assert type(net) is {"sprint": SprintNet, "small": SmallNet}.get(name, FastNet)
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_small_net_row_by_row(name):
+    """By hand: a separable convolution has 9 weights a channel and one for each pair of them."""
+    w = WIDTHS[name]
+    separable = [9 * before + before * after for before, after in pairwise(w)]
+    norms = [2 * width for width in w]
+    table = layer_table(make_net(get_recipe("small", net=name)), (1, 24, 24))
+    rows = {layer.name: layer for layer in table}
+    convs = ["convs.0", *(f"convs.{number}.1" for number in range(1, 7))]
+    fields, sides = [3, 5, 10, 14, 18, 22, 26], [24, 24, 10, 8, 6, 4, 2]
+    for number, (conv, field, side) in enumerate(zip(convs, fields, sides, strict=True)):
+        assert rows[conv].output_shape == (w[number], side, side)
+        assert rows[conv].receptive_field == field
+        assert rows[f"norms.{number}"].parameters == norms[number]
+        depth = rows[f"convs.{number}.0"].parameters if number else 0
+        assert depth + rows[conv].parameters == (separable[number - 1] if number else 9 * w[0])
+    assert rows["convs.7"].output_shape == (10, 2, 2)
+    assert rows["convs.7"].parameters == 10 * w[-1] + 10
+    assert f"p{table.parameters}" == name, "its name says how many parameters it has"
 
 
 def test_parameters_are_counted_once_frozen_or_not():

@@ -1,5 +1,6 @@
 """The notebook, run as its users run it: papermill, nbval, other folders, Colab's single file."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -56,8 +57,10 @@ def test_it_runs_every_recipe(tmp_path, recipe):
 def test_the_inside_of_any_net_is_shown(tmp_path, weights):
     """Of the library's weights and of a run's folder; no label of the sample is doubted."""
     if weights == "run":
-        recipe = mnist_lib.get_recipe("steady")
+        recipe = mnist_lib.get_recipe("small", net="p998")
         history = mnist_lib.load_history(mnist_lib.run.PRETRAINED / "steady")
+        record = history.record | {"recipe": dataclasses.asdict(recipe), "parameters": 998}
+        history = dataclasses.replace(history, record=record)
         mnist_lib.save_run(tmp_path / "run", history, mnist_lib.make_net(recipe))
     given = {"weights": weights, "data_source": "sample", "digit": 3}
     text = stdout(execute(INSIDE, tmp_path, **given))

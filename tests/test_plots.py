@@ -87,6 +87,28 @@ def test_band_is_mean_and_range(ax):
     assert (*ax.collections[0].get_datalim(ax.transData).intervaly,) == (99.0, 99.6)
 
 
+def test_frontier_is_mean_and_sd_over_parameters(ax):
+    def runs(parameters, *correct):
+        return [make(9900, last, parameters=parameters) for last in correct]
+
+    studies = [runs(13_322, 9950, 9960), runs(998, 9890), runs(4006, 9944, 9944)]
+    others = [{"parameters": 697, "accuracy": 99.03, "sd": None}]
+    plots.plot_frontier(studies, [*others, {"parameters": 997, "accuracy": 98.8, "sd": 0.1}], ax)
+    *published, ours = ax.containers
+    assert ours[0].get_xydata().tolist() == [[998, 98.9], [4006, 99.44], [13_322, 99.55]]
+    assert ours[2][0].get_segments()[2][:, 1] == pytest.approx(
+        [99.55 - 0.0707, 99.55 + 0.0707], 1e-4
+    )
+    assert [other[0].get_xydata().tolist() for other in published] == [
+        [[697, 99.03]],
+        [[997, 98.8]],
+    ]
+    assert published[1][2][0].get_segments()[0][:, 1] == pytest.approx([98.7, 98.9])
+    assert ax.get_xscale() == "log"
+    (ring,) = (line for line in ax.get_lines() if line.get_label().startswith("4,006: the fewest"))
+    assert ring.get_xydata().tolist() == [[4006, 99.44]]
+
+
 def test_ideas_lie_in_order_with_their_predictions(ax):
     plots.plot_ideas({"a": (0.02, 0.01), "b": (-0.03, 0.02, -0.05)}, ax)
     (points, _, (bars,)), other = ax.containers

@@ -18,7 +18,7 @@ VALUES = {  # of fields with the same limits: some that are taken, some that are
     "nesterov": ([True, False], [1, "no"]),
     "optimizer": (["sgd", "adam"], ["magic", 3]),
     "schedule": (["constant", "one_cycle"], ["step"]),
-    "net": (["assignment", "sprint"], ["big"]),
+    "net": (["assignment", "sprint", "p998"], ["big", "p999", 998]),
 }
 
 

@@ -9,7 +9,7 @@ import pandas
 import pytest
 import report
 
-from mnist_lib import RECIPES, Recipe, load_study
+from mnist_lib import RECIPES, Recipe, get_recipe, load_study
 
 from .running import RECORDS, ROOT
 
@@ -33,9 +33,9 @@ def lines(name):
 def test_runs(path):
     runs = load_study(path)
     for run in runs:
-        assert set(run.record) == COLUMNS
+        assert set(run.record) - {"memory"} == COLUMNS, "memory is of studies since joblib"
         assert list(run.record["recipe"]) == FIELDS
-        recipe = Recipe(**run.record["recipe"])
+        recipe = run.recipe
         assert len(run) == recipe.epochs
         assert [e.batches for e in run] == recipe.epoch_steps(run.record["train_images"])
         assert run.source == ("validation" if path.stem == "folds" else "mnist")
@@ -45,6 +45,9 @@ def test_runs(path):
         )
         if path.stem in RECIPES:
             assert recipe == RECIPES[path.stem]
+        if path.stem == "frontier":
+            assert recipe == get_recipe("small", net=f"p{run.record['parameters']}")
+        assert run.record.get("memory", 0) < 1_000, "MB"
     keys = [
         json.dumps([r.record[k] for k in ("recipe", "seed", "machine", "threads")]) for r in runs
     ]

@@ -21,6 +21,7 @@ from mnist_lib import (
     recorded_studies,
 )
 from mnist_lib.files import append_line, write_file
+from mnist_lib.history import save_history
 from mnist_lib.run import PRETRAINED, load_weights, pretrained, run_folder, save_run
 
 from .test_history import make
@@ -213,12 +214,17 @@ def test_trained_nets_come_with_the_library(sample, name):
 
 
 def test_a_runs_net_comes_back_from_its_folder(tmp_path):
-    recipe = get_recipe("fast")
+    recipe = get_recipe("small", net="p998", crop=20)
     net = mnist_lib.make_net(recipe)
     history = make(9900, seed=0, recipe=dataclasses.asdict(recipe))
     save_run(tmp_path, history, net)
-    again = pretrained(tmp_path).state_dict()
-    assert all(torch.equal(again[name], tensor) for name, tensor in net.state_dict().items())
+    again = pretrained(tmp_path)
+    assert again.crop == 20
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+    save_history(tmp_path / "history.json", make(9900, recipe={"name": "of 1997"}))
+    with pytest.raises(RunError, match="has no recipe of this library"):
+        pretrained(tmp_path)
     for bad in ("best", tmp_path / "none", 3):
         with pytest.raises(ParameterError, match="name must be"):
             pretrained(bad)
