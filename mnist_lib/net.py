@@ -120,13 +120,13 @@ class SmallNet(nn.Module):
         self.norms = nn.ModuleList(map(nn.BatchNorm2d, widths))
         self.pool = nn.MaxPool2d(2)
 
-    def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 24
+    def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 28
         conv1, conv2, *convs, last = self.convs
         norm1, norm2, *norms = self.norms
-        x = F.relu(norm1(conv1(middle(x, self.crop))))  # (N, w1, 24, 24)
-        x = F.relu(self.pool(norm2(conv2(for_cpu(x)))))  # (N, w2, 12, 12)
+        x = F.relu(norm1(conv1(middle(x, self.crop))))  # (N, w1, 28, 28)
+        x = F.relu(self.pool(norm2(conv2(for_cpu(x)))))  # (N, w2, 14, 14)
         for conv, norm in zip(convs, norms, strict=True):
-            x = F.relu(norm(conv(x)))  # (N, w3, 10, 10) and so on, down to (N, w7, 2, 2)
+            x = F.relu(norm(conv(x)))  # (N, w3, 12, 12) and so on, down to (N, w7, 4, 4)
         x = last(x).mean((2, 3))  # (N, 10)
         return F.log_softmax(x, dim=1)
 

@@ -122,17 +122,17 @@ def test_a_small_net_row_by_row(name):
     w = WIDTHS[name]
     separable = [9 * before + before * after for before, after in pairwise(w)]
     norms = [2 * width for width in w]
-    table = layer_table(make_net(get_recipe("small", net=name)), (1, 24, 24))
+    table = layer_table(make_net(get_recipe("small", net=name)), (1, 28, 28))
     rows = {layer.name: layer for layer in table}
     convs = ["convs.0", *(f"convs.{number}.1" for number in range(1, 7))]
-    fields, sides = [3, 5, 10, 14, 18, 22, 26], [24, 24, 10, 8, 6, 4, 2]
+    fields, sides = [3, 5, 10, 14, 18, 22, 26], [28, 28, 12, 10, 8, 6, 4]
     for number, (conv, field, side) in enumerate(zip(convs, fields, sides, strict=True)):
         assert rows[conv].output_shape == (w[number], side, side)
         assert rows[conv].receptive_field == field
         assert rows[f"norms.{number}"].parameters == norms[number]
         depth = rows[f"convs.{number}.0"].parameters if number else 0
         assert depth + rows[conv].parameters == (separable[number - 1] if number else 9 * w[0])
-    assert rows["convs.7"].output_shape == (10, 2, 2)
+    assert rows["convs.7"].output_shape == (10, 4, 4)
     assert rows["convs.7"].parameters == 10 * w[-1] + 10
     assert f"p{table.parameters}" == name, "its name says how many parameters it has"
 
