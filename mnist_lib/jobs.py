@@ -95,6 +95,10 @@ def run_on_cluster(jobs: list[Job], scheduler: str) -> Iterator[tuple[Job, Histo
         raise RunError(f"no Dask scheduler answers at {scheduler!r}: {error}") from None
     try:
         with client, joblib.parallel_config("dask", client=client):
+            backend, _ = joblib.parallel.get_active_backend()
+            cores = backend.effective_n_jobs
+            # With a single worker, joblib would make all runs here, in the caller's process.
+            backend.effective_n_jobs = lambda n_jobs: max(2, cores(n_jobs))
             yield from _run_all(jobs, _run_on_worker, pre_dispatch="all")
     except (MnistLibError, GeneratorExit):
         raise

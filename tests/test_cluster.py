@@ -68,6 +68,12 @@ def test_a_cluster_makes_the_same_records_though_a_worker_is_killed(path, cluste
     assert sorted(map(losses, load_study(path))) == sorted(map(losses, here))
 
 
+def test_a_single_worker_makes_the_runs(path, cluster):  # noqa: F811
+    """And not the caller's own process, which is none of Dask's."""
+    (run,) = study(path, RECIPES[1:], [2], scheduler=cluster(1))
+    assert losses(run) == losses(study(path.with_stem("here"), RECIPES[1:], [2], 1)[0])
+
+
 def test_a_worker_of_several_threads_is_refused(path, cluster):  # noqa: F811
     with pytest.raises(RunError, match=r"has 2 threads, .*: start it with --nthreads 1"):
         study(path, RECIPES, [0], scheduler=cluster(2))
