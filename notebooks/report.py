@@ -122,8 +122,8 @@ def published() -> list[dict]:
 
 
 def frontier_studies() -> dict[str, list[History]]:
-    """The studies of the frontier: `long`, which is the assignment's net, and the small nets'."""
-    return {"long": _of_machine("long")} | frontier()
+    """The studies of the frontier by net: the assignment's, which `long` trains, and the small."""
+    return {"assignment": _of_machine("long")} | frontier()
 
 
 def frontier_table() -> str:
@@ -131,7 +131,7 @@ def frontier_table() -> str:
     studies = frontier_studies()
     rows = []
     for row in _rows("goals.csv"):
-        runs = studies.get(row["net"] if row["recipe"] == "small" else row["recipe"])
+        runs = studies.get(row["net"])
         if not runs:
             continue
         last = [run.final.accuracy for run in runs]
@@ -156,9 +156,7 @@ def frontier_table() -> str:
 
 def published_table() -> str:
     """Other people's numbers, as they chose and published them."""
-    rows = _rows("published.csv")
-    names = ("parameters", "accuracy", "sd", "epochs", "runs", "chosen", "source")
-    return Table([{name: row[name] for name in names} for row in rows], left=0).markdown()
+    return Table(_rows("published.csv"), left=2).markdown()
 
 
 def _rows(name: str) -> list[dict[str, str]]:

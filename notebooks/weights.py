@@ -15,7 +15,6 @@ import torch
 
 from mnist_lib import (
     MNIST,
-    RECIPES,
     History,
     infer,
     inside,
@@ -46,7 +45,7 @@ def carried(runs: list[History]) -> History:
 
 def train_again(run: History) -> Path:
     """The folder of a run like the recorded one, with as many threads, whole."""
-    recipe, seed = RECIPES[run.record["recipe"]["name"]], run.record["seed"]
+    recipe, seed = run.recipe, run.record["seed"]
     folder = ROOT / "runs" / "weights" / f"{recipe.name}-seed{seed}"
     torch.set_num_threads(run.record["threads"])
     set_seed(seed)
