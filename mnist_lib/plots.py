@@ -105,9 +105,8 @@ def plot_luck(
 ) -> Axes:
     """Every run's last and best epoch: a dot and a circle a run, a row a study.
 
-    A bar shows the sampling error of 10,000 test images, one standard deviation either way: other
-    10,000 digits would move all dots by so much. `this` run, if given, is a star in a row of its
-    own.
+    A bar shows the standard error of an accuracy over 10,000 test images, either way. `this` run,
+    if given, is a star in a row of its own.
     """
     ax = ax or axes()
     rows = studies | ({"this run": [this]} if this else {})
@@ -126,7 +125,9 @@ def plot_luck(
     ax.set_ylim(len(rows) - 0.4, -0.95)
     error = 100 * math.sqrt(TARGET / 1e4 * (1 - TARGET / 1e4) / 1e4)
     ax.errorbar(goal, -0.75, xerr=error, color="black", capsize=3)
-    title = f"dotted: the target, {goal}%; bar: ± {error:.3f}, the error of 10,000 test digits"
+    title = (
+        f"dotted: the target, {goal}%; bar: ± {error:.3f}, the standard error over 10,000 digits"
+    )
     ax.set_title(title, fontsize=10)
     ax.plot([], [], "o", color=THIS, markersize=5, label="last epoch")
     circle = {"color": GREY, "markerfacecolor": "none", "markersize": 5}

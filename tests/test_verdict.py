@@ -120,7 +120,7 @@ def test_luck_by_hand():
     told = {row[""]: tuple(row.values())[1:] for row in rows}
     assert told["touch 99.44% at some epoch"][0] == "2 of 3"
     assert told["end at 99.44% or more"][0] == "1 of 3"
-    assert told["choosing the best epoch adds, points"][0] == "+0.067 ± 0.067"
+    assert told["choosing the best epoch adds, points ± standard error"][0] == "+0.067 ± 0.067"
     assert told["rank of the best epoch"][1:] == ("3 of 4", "1 of 4")
     assert told["rank of the last epoch"][1:] == ("3 of 4", "1 of 4")
 
