@@ -149,7 +149,9 @@ def _recorded() -> tuple[History, ...]:
 
 
 def recorded_studies() -> dict[str, list[History]]:
-    """The recorded seeds that ship with the library, on one machine: by recipe, `small` by net.
+    """The recorded seeds that ship with the library, by recipe, on one machine.
+
+    Those of `small` are by net, on any machine.
 
     Besides, as "notebook", the run of the committed notebook.
     """

@@ -42,7 +42,7 @@ def tables(*documents: Path) -> list[Path]:
 
 
 def recorded() -> str:
-    """What the library carries of the records: each recipe's seeds, on the README's machine."""
+    """What the library carries: each recipe's seeds on the README's machine, `small`'s on any."""
     studies = {name: _of_machine(name) for name in STUDIES}
     studies |= frontier() | {"notebook": load_study(RECORDS / "notebook.jsonl")}
     lines = []
