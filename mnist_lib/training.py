@@ -15,7 +15,7 @@ from .evaluation import check_goes_on, check_in_training, evaluate, infer, log_p
 from .files import as_folder
 from .history import History
 from .log import Progress, print_again, test_line
-from .machine import environment, keep_freed_memory
+from .machine import environment, keep_freed_memory, return_freed_memory
 from .net import check_net, count_parameters, device_of
 from .recipe import Recipe, check_recipe
 
@@ -80,6 +80,7 @@ def train(
                     if not progress.step(loss, output, targets):  # not finite
                         break
             test_loss, correct = evaluate(average.net, data)
+            return_freed_memory()
             epochs.append(progress.epoch(test_loss, correct, len(data.test_images)))
             checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
             if verbose:

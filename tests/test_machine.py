@@ -1,6 +1,7 @@
 """The device that is taken, the columns of a record, and the name of how a CPU rounds."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -28,6 +29,24 @@ def test_unknown_devices(name):
 def test_missing_devices(name):
     with pytest.raises(ParameterError, match=f"device is '{name}', but this machine has none"):
         pick_device(name)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept on glibc alone")
+def test_freed_memory_is_kept_until_returned():
+    code = (
+        "import torch; from pathlib import Path; from mnist_lib import machine\n"
+        "def resident(): return int(Path('/proc/self/statm').read_text().split()[1])\n"
+        "machine.keep_freed_memory()\n"
+        "blocks = [torch.ones(1 << 18) for _ in range(100)]; full = resident()\n"
+        "del blocks; kept = resident()\n"
+        "machine.return_freed_memory(); print(full - kept, kept - resident())"
+    )
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    at_once, later = (
+        int(pages) * os.sysconf("SC_PAGESIZE") >> 20 for pages in there.stdout.split()
+    )
+    assert at_once < 10  # MiB, of the 100 that were freed
+    assert later > 90
 
 
 def test_rounding_leaves_torch_as_it_was():
