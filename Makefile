@@ -49,6 +49,7 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --no-build-isolation --editable .
+	@mkdir -p runs  # papermill makes no folders
 	@touch $@
 
 clean:
