@@ -53,7 +53,7 @@ def keep_freed_memory() -> None:
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
     mallopt(m_mmap_threshold, 32 << 20)
     mallopt(m_trim_threshold, 512 << 20)
-    mallopt(m_top_pad, 128 << 20)  # not resident until used
+    mallopt(m_top_pad, 128 << 20)  # room for large blocks to lie together; not resident until used
 
 
 def return_freed_memory() -> None:

@@ -22,7 +22,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from mnist_lib import check_run, drawing, load_history, pretrained
 from mnist_lib.errors import nearest
-from mnist_lib.files import write_file
+from mnist_lib.files import HISTORY, write_file
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
@@ -85,8 +85,7 @@ def run(args: list[str]) -> Path:
         try:
             papermill_command.main([str(NOTEBOOK), str(part), *quiet, *args], standalone_mode=False)
         except (KeyboardInterrupt, click.Abort):
-            said = part.exists() and "stopped; " in part.read_text(encoding="utf-8")
-            sys.exit(1 if said else "stopped; the run's folder keeps its whole epochs: run again")
+            sys.exit(_stopped(part))
         except PapermillExecutionError as error:
             sys.exit(f"{error.ename}: {error.evalue}")
         except DeadKernelError:
@@ -101,10 +100,31 @@ def run(args: list[str]) -> Path:
             sys.exit(f"papermill: {' '.join(said.split())}")
         notebook = nbformat.read(part, as_version=4)
     settle(notebook)
-    told = "".join(output.get("text", "") for output in _cell(notebook, "load").outputs)
-    target = Path(re.search("^The run is kept in (.+)$", told, re.MULTILINE)[1]) / NOTEBOOK.name
+    target = _kept_in(notebook) / NOTEBOOK.name
     write_file(target, lambda aside: nbformat.write(notebook, aside))
     return target
+
+
+def _kept_in(notebook) -> Path | None:
+    """The run's folder, as an executed notebook tells it; None if it did not come so far."""
+    told = "".join(output.get("text", "") for output in _cell(notebook, "load").outputs)
+    found = re.search("^The run is kept in (.+)$", told, re.MULTILINE)
+    return Path(found[1]) if found else None
+
+
+def _stopped(part: Path) -> int | str:
+    """How to end after Ctrl-C: in a sentence, unless a cell has said it in the notebook `part`.
+
+    What a cell prints last is lost if its kernel ends before it is read.
+    """
+    notebook = nbformat.read(part, as_version=4) if part.exists() else None
+    if notebook and "stopped; " in nbformat.writes(notebook):
+        return 1
+    folder = _kept_in(notebook) if notebook else None
+    if folder is None or not (folder / HISTORY).exists():
+        return "stopped; the run's folder keeps its whole epochs: run again"
+    epochs = len(load_history(folder))
+    return f"stopped; epochs 1 to {epochs} are kept in {folder}: run again, with resume, to go on"
 
 
 def make_variables() -> list[str]:

@@ -13,9 +13,11 @@ from nbclient.exceptions import DeadKernelError
 
 import mnist_lib
 from mnist_lib.files import held
+from mnist_lib.history import save_history
 
 from .conftest import wait_for
 from .running import NOTEBOOK, QUICK, stdout
+from .test_history import make
 
 TOOLS = NOTEBOOK.parent / "tools.py"
 
@@ -24,8 +26,7 @@ TOOLS = NOTEBOOK.parent / "tools.py"
     ("words", "said"),
     [
         (["-m", "papermill", str(NOTEBOOK), "out.ipynb"], "Aborted!"),
-        # The cell's own sentence or, if the kernel ended before it was read, that of tools.py.
-        ([str(TOOLS), "run"], "\nstopped; "),
+        ([str(TOOLS), "run"], "\nstopped; epochs 1 to "),
     ],
 )
 def test_control_c_in_papermill(tmp_path, sample, words, said, start):
@@ -56,6 +57,25 @@ def test_control_c_in_papermill(tmp_path, sample, words, said, start):
     mnist_lib.set_seed(0)
     whole = mnist_lib.train(mnist_lib.make_net(recipe), few, recipe, verbose=False)
     assert [epoch.test_loss for epoch in history] == [epoch.test_loss for epoch in whole]
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_control_c_when_the_cells_own_word_is_lost(tmp_path, monkeypatch, epochs):
+    """The kernel may end before it is read: the sentence then names what the folder has."""
+
+    def stopped(args, **options):
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        load = next(cell for cell in notebook.cells if cell.id == "load")
+        load.outputs = [nbformat.v4.new_output("stream", text=f"The run is kept in {tmp_path}\n")]
+        nbformat.write(notebook, args[1])
+        raise KeyboardInterrupt
+
+    if epochs:
+        save_history(tmp_path / "history.json", make(*[9000] * epochs))
+    monkeypatch.setattr(tools.papermill_command, "main", stopped)
+    kept = f"epochs 1 to 3 are kept in {tmp_path}" if epochs else "the run's folder keeps its whole"
+    with pytest.raises(SystemExit, match=f"^stopped; {kept}"):
+        tools.run([])
 
 
 def test_make_runs_command_is_live_and_refuses_in_one_line(tmp_path, capfd):
