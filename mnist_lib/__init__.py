@@ -9,7 +9,7 @@ from .errors import DataError, MnistLibError, ParameterError, RunError, check_fl
 from .machine import __version__, environment, pick_device
 from .recipe import RECIPES, Recipe, get_recipe
 from .data import MNIST, augment, load_mnist, normalize, random_affine
-from .net import FastNet, Net, SmallNet, SprintNet, count_parameters, make_net, set_seed
+from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, count_parameters, make_net, set_seed
 from .history import Epoch, History, load_history, load_study
 from .log import format_log
 from .parse import logged_run, logged_runs, parse_log

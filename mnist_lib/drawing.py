@@ -15,7 +15,7 @@ from torch.nn.utils import fusion, skip_init
 
 from .data import MEAN, STD
 from .errors import ParameterError
-from .net import FastNet, Net, SmallNet, SprintNet, check_net
+from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, check_net
 
 PAGE = Path(__file__).with_name("drawing.html")
 
@@ -53,7 +53,7 @@ def _layers(net: nn.Module) -> list[dict]:
     A batch norm in evaluation only scales and shifts, so it becomes a part of the weights.
     """
     check_net(net)
-    known = (Net, FastNet, SprintNet, SmallNet)  # no subclass, whose forward may be another
+    known = (Net, FastNet, SprintNet, SmallNet, LeanNet)  # another's forward may differ
     if type(net) not in known:
         names = ", ".join(kind.__name__ for kind in known)
         raise ParameterError(f"net must be one of {names}, got a {type(net).__name__}")
@@ -63,9 +63,9 @@ def _layers(net: nn.Module) -> list[dict]:
         convs = [net.conv1, net.conv2, net.conv3, net.conv4, net.conv5, net.conv6, net.conv7]
         norms, pooled, plain = [*norms, None, None], (net.conv2, net.conv4), (net.conv7,)
     elif isinstance(net, SmallNet):
-        first, *separable, last = net.convs
-        convs = [first, *map(_dense, separable), last]
-        norms, pooled, plain = [*net.norms, None], (convs[1],), (last,)
+        convs = [_dense(conv) if isinstance(conv, nn.Sequential) else conv for conv in net.convs]
+        norms = [*net.norms, None][: len(convs)]
+        pooled, plain = (convs[1],), (convs[-1],)
     else:
         fold = skip_init(nn.Conv2d, 1, 4, 2, 2, bias=False)
         fold.weight.copy_(torch.eye(4).view(4, 1, 2, 2))  # which is what PixelUnshuffle does

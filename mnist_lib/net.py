@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .errors import MnistLibError, ParameterError, as_seed, told
-from .recipe import WIDTHS, Recipe, check_recipe
+from .recipe import LEAN, WIDTHS, Recipe, check_recipe
 
 
 class Net(nn.Module):
@@ -121,14 +121,31 @@ class SmallNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 28
-        conv1, conv2, *convs, last = self.convs
+        conv1, conv2, *convs = self.convs
         norm1, norm2, *norms = self.norms
-        x = F.relu(norm1(conv1(middle(x, self.crop))))  # (N, w1, 28, 28)
-        x = F.relu(self.pool(norm2(conv2(for_cpu(x)))))  # (N, w2, 14, 14)
-        for conv, norm in zip(convs, norms, strict=True):
-            x = F.relu(norm(conv(x)))  # (N, w3, 12, 12) and so on, down to (N, w7, 4, 4)
-        x = last(x).mean((2, 3))  # (N, 10)
+        x = norm1(conv1(middle(x, self.crop)))  # (N, w1, 28, 28)
+        x = self.pool(norm2(conv2(for_cpu(F.relu(x)))))  # (N, w2, 14, 14)
+        for conv, norm in zip(convs, norms, strict=False):
+            x = norm(conv(F.relu(x)))  # (N, w3, 12, 12) and so on, down to (N, w7, 4, 4)
+        for head in convs[len(norms) :]:  # one or none
+            x = head(F.relu(x))  # (N, 10, 4, 4)
+        x = x.mean((2, 3))  # (N, 10)
         return F.log_softmax(x, dim=1)
+
+
+class LeanNet(SmallNet):
+    """A `SmallNet` of fewer parameters: it has no head, and its batch norms do not scale.
+
+    The last separable convolution gives the ten scores, so the last width must be 10; only the
+    batch norm after it scales. A scale before a ReLU is one parameter too many: the weights of the
+    convolution that follows can hold it.
+    """
+
+    def __init__(self, widths: tuple[int, ...], crop: int = 28):
+        super().__init__(widths, crop)
+        del self.convs[-1]
+        for norm in self.norms[:-1]:
+            norm.register_parameter("weight", None)
 
 
 def make_net(recipe: Recipe) -> nn.Module:
@@ -138,8 +155,9 @@ def make_net(recipe: Recipe) -> nn.Module:
     """
     check_recipe(recipe)
     nets = {"assignment": FastNet, "sprint": SprintNet}
-    small = {name: partial(SmallNet, widths) for name, widths in WIDTHS.items()}
-    return (nets | small)[recipe.net](crop=recipe.crop)
+    nets |= {name: partial(SmallNet, widths) for name, widths in WIDTHS.items()}
+    nets |= {name: partial(LeanNet, widths) for name, widths in LEAN.items()}
+    return nets[recipe.net](crop=recipe.crop)
 
 
 def set_seed(seed: int | None) -> int:

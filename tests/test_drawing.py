@@ -7,6 +7,7 @@ import torch
 
 from mnist_lib import (
     FastNet,
+    LeanNet,
     Net,
     ParameterError,
     SmallNet,
@@ -16,7 +17,7 @@ from mnist_lib import (
     pretrained,
     set_seed,
 )
-from mnist_lib.recipe import WIDTHS
+from mnist_lib.recipe import LEAN, WIDTHS
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +38,16 @@ def lively(net):
     """With batch norms that do something: their start would hide a wrong sign."""
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            for values in (module.weight, module.bias, module.running_mean, module.running_var):
+            for values in (*module.parameters(), module.running_mean, module.running_var):
                 torch.nn.init.uniform_(values, 0.5, 1.5)
     return net
 
 
-@pytest.mark.parametrize("name", ["steady", "fast", "Net", "SprintNet", "SmallNet"])
+@pytest.mark.parametrize("name", ["steady", "fast", "Net", "SprintNet", "p998", "p1000"])
 def test_the_browser_computes_what_torch_does(browser, sample, name):
     set_seed(0)
-    nets = {"Net": Net(), "SprintNet": SprintNet(20), "SmallNet": SmallNet(WIDTHS["p998"], 24)}
+    nets = {"Net": Net(), "SprintNet": SprintNet(20), "p998": SmallNet(WIDTHS["p998"], 24)}
+    nets["p1000"] = LeanNet(LEAN["p1000"])
     net = lively(nets[name]) if name in nets else pretrained(name)
     images = sample.test_images[:100]
     page = browser.new_page()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mnist_lib import (
     RECIPES,
     FastNet,
+    LeanNet,
     Net,
     ParameterError,
     SmallNet,
@@ -20,7 +21,7 @@ from mnist_lib import (
     run_folder,
 )
 from mnist_lib.net import SprintNet, count_parameters, make_net, set_seed
-from mnist_lib.recipe import WIDTHS
+from mnist_lib.recipe import LEAN, WIDTHS
 
 # The assignment's table: layer, output shape, parameters, receptive field (wrong in part).
 TABLE = """
@@ -113,15 +114,17 @@ def test_every_recipes_net_is_in_the_budget(name):
     net = make_net(get_recipe(name))
     assert count_parameters(net) < 20_000
     assert net(torch.randn(2, 1, 28, 28)).exp().sum(dim=1).tolist() == pytest.approx([1, 1])
-    assert type(net) is {"sprint": SprintNet, "small": SmallNet}.get(name, FastNet)
+    assert type(net) is {"sprint": SprintNet, "small": SmallNet, "tiny": LeanNet}.get(name, FastNet)
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("name", WIDTHS | LEAN)
 def test_a_small_net_row_by_row(name):
     """By hand: a separable convolution has 9 weights a channel and one for each pair of them."""
-    w = WIDTHS[name]
+    w = (WIDTHS | LEAN)[name]
     separable = [9 * before + before * after for before, after in pairwise(w)]
     norms = [2 * width for width in w]
+    if name in LEAN:
+        norms = [*w[:-1], 2 * w[-1]]
     table = layer_table(make_net(get_recipe("small", net=name)), (1, 28, 28))
     rows = {layer.name: layer for layer in table}
     convs = ["convs.0", *(f"convs.{number}.1" for number in range(1, 7))]
@@ -132,8 +135,12 @@ def test_a_small_net_row_by_row(name):
         assert rows[f"norms.{number}"].parameters == norms[number]
         depth = rows[f"convs.{number}.0"].parameters if number else 0
         assert depth + rows[conv].parameters == (separable[number - 1] if number else 9 * w[0])
-    assert rows["convs.7"].output_shape == (10, 4, 4)
-    assert rows["convs.7"].parameters == 10 * w[-1] + 10
+    if name in LEAN:
+        assert w[-1] == 10
+        assert table[-1].name == "norms.6"
+    else:
+        assert rows["convs.7"].output_shape == (10, 4, 4)
+        assert rows["convs.7"].parameters == 10 * w[-1] + 10
     assert f"p{table.parameters}" == name, "its name says how many parameters it has"
 
 

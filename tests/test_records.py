@@ -46,7 +46,7 @@ def test_runs(path):
         if path.stem in RECIPES:
             assert recipe == RECIPES[path.stem]
         if path.stem == "frontier":
-            assert recipe == get_recipe("small", net=f"p{run.record['parameters']}")
+            assert recipe == get_recipe(run.recipe.name, net=f"p{run.record['parameters']}")
         assert run.record.get("memory", 0) < 1_000, "MB"
     keys = [
         json.dumps([r.record[k] for k in ("recipe", "seed", "machine", "threads")]) for r in runs
