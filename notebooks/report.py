@@ -42,7 +42,7 @@ def tables(*documents: Path) -> list[Path]:
 
 
 def recorded() -> str:
-    """What the library carries: each recipe's seeds on the README's machine, `small`'s on any."""
+    """What the library carries: seeds on the README's machine by recipe, the small nets' on any."""
     studies = {name: _of_machine(name) for name in STUDIES}
     studies |= frontier() | {"notebook": load_study(RECORDS / "notebook.jsonl")}
     lines = []
@@ -102,7 +102,7 @@ def _seconds(recipe: str) -> str:
 
 
 def frontier() -> dict[str, list[History]]:
-    """The recorded seeds of each net of recipe `small`, by the net's name."""
+    """The recorded seeds of each small net, by the net's name."""
     nets = {}
     for run in load_study(RECORDS / "frontier.jsonl"):
         nets.setdefault(run.recipe.net, []).append(run)
