@@ -1,13 +1,13 @@
 """The nets: the assignment's, the same made for speed, that of `sprint`, and smaller ones."""
 
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .errors import MnistLibError, ParameterError, as_seed, told
+from .errors import MnistLibError, ParameterError, as_seed, check, told
 from .recipe import LEAN, WIDTHS, Recipe, check_recipe
 
 
@@ -125,27 +125,33 @@ class SmallNet(nn.Module):
         norm1, norm2, *norms = self.norms
         x = norm1(conv1(middle(x, self.crop)))  # (N, w1, 28, 28)
         x = self.pool(norm2(conv2(for_cpu(F.relu(x)))))  # (N, w2, 14, 14)
-        for conv, norm in zip(convs, norms, strict=False):
-            x = norm(conv(F.relu(x)))  # (N, w3, 12, 12) and so on, down to (N, w7, 4, 4)
-        for head in convs[len(norms) :]:  # one or none
-            x = head(F.relu(x))  # (N, 10, 4, 4)
+        for conv, norm in zip_longest(convs, norms, fillvalue=nn.Identity()):  # no norm: the head
+            x = norm(conv(F.relu(x)))  # (N, w3, 12, 12) and so on, down to (N, 10, 4, 4)
         x = x.mean((2, 3))  # (N, 10)
         return F.log_softmax(x, dim=1)
 
 
-class LeanNet(SmallNet):
-    """A `SmallNet` of fewer parameters: it has no head, and its batch norms do not scale.
+class ShiftNorm(nn.BatchNorm2d):
+    """Batch norm that shifts each channel and does not scale it."""
 
-    The last separable convolution gives the ten scores, so the last width must be 10; only the
-    batch norm after it scales. A scale before a ReLU is one parameter too many: the weights of the
-    convolution that follows can hold it.
+    def __init__(self, channels: int):
+        super().__init__(channels, affine=False)
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+
+class LeanNet(SmallNet):
+    """A `SmallNet` of fewer parameters: no head, and no scale in its batch norms but the last.
+
+    The last separable convolution gives the ten scores, so the last width must be 10. A scale
+    before a ReLU is one parameter too many: the weights of the next convolution can hold it, and
+    those of the one before its sign. Raises ParameterError for another last width.
     """
 
     def __init__(self, widths: tuple[int, ...], crop: int = 28):
+        check("the last of widths", widths[-1], widths[-1] == 10, "10, a channel a class")
         super().__init__(widths, crop)
         del self.convs[-1]
-        for norm in self.norms[:-1]:
-            norm.register_parameter("weight", None)
+        self.norms = nn.ModuleList([*map(ShiftNorm, widths[:-1]), self.norms[-1]])
 
 
 def make_net(recipe: Recipe) -> nn.Module:

@@ -117,7 +117,7 @@ def published() -> list[dict]:
             "accuracy": float(row["accuracy"]),
             "sd": float(row["sd"]) if row["sd"] else None,
         }
-        for row in _rows("published.csv")
+        for row in csv_rows("published.csv")
     ]
 
 
@@ -130,7 +130,7 @@ def frontier_table() -> str:
     """The frontier's nets: what was wanted, what was predicted, what came, and what it took."""
     studies = frontier_studies()
     rows = []
-    for row in _rows("goals.csv"):
+    for row in csv_rows("goals.csv"):
         runs = studies.get(row["net"])
         if not runs:
             continue
@@ -156,10 +156,10 @@ def frontier_table() -> str:
 
 def published_table() -> str:
     """Other people's numbers, as they chose and published them."""
-    return Table(_rows("published.csv"), left=2).markdown()
+    return Table(csv_rows("published.csv"), left=2).markdown()
 
 
-def _rows(name: str) -> list[dict[str, str]]:
+def csv_rows(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader((RECORDS / name).read_text(encoding="utf-8").splitlines()))
 
 
@@ -215,12 +215,14 @@ def search_table(search: str) -> str:
     for idea, runs in found.items():
         gain = [run["gain"] for run in runs if run["gain"] is not None]
         losses = [run["loss"] for run in runs if "loss" in run]
+        predicted = dict.fromkeys(run["predicted"] for run in runs if run["predicted"])
+        sizes = dict.fromkeys(f"{run['parameters']:,}" for run in runs) if several else ()
         rows.append(
             {
                 "idea": idea,
-                "predicted": runs[0]["predicted"],
+                "predicted": ", ".join(predicted),
                 "folds": str(len(runs)),
-                "parameters": f"{runs[0]['parameters']:,}" if several else "",
+                "parameters": ", ".join(sizes),
                 "passes": f"{runs[0]['passes']:.2f}" if "passes" in runs[0] else "",
                 "accuracy %": f"{statistics.fmean(run['accuracy'] for run in runs):.3f}",
                 "against the first": mean_and_error(gain) if gain and rows else "",

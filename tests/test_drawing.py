@@ -78,7 +78,7 @@ def test_a_stroke_is_read_as_a_one(browser, width, touch):
 
 
 def test_drawing_leaves_the_net_as_it_was():
-    net, others = FastNet().train(), [SprintNet(), SmallNet(WIDTHS["p998"])]
+    net, others = FastNet().train(), [SprintNet(), SmallNet(WIDTHS["p998"]), LeanNet(LEAN["p1000"])]
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     state = torch.get_rng_state()
     drawing.page(net)

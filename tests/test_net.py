@@ -96,7 +96,7 @@ def test_fast_net_is_the_assignments_net(training):
         torch.testing.assert_close(fast.state_dict()[name], tensor, msg=name)
 
 
-@pytest.mark.parametrize("name", ["assignment", "fast", "sprint", "small"])
+@pytest.mark.parametrize("name", ["assignment", "fast", "sprint", "small", "tiny"])
 def test_crop_looks_at_the_middle_only(name):
     net = make_net(get_recipe(name, crop=24)).eval()
     images = torch.randn(4, 1, 28, 28)
@@ -142,6 +142,11 @@ def test_a_small_net_row_by_row(name):
         assert rows["convs.7"].output_shape == (10, 4, 4)
         assert rows["convs.7"].parameters == 10 * w[-1] + 10
     assert f"p{table.parameters}" == name, "its name says how many parameters it has"
+
+
+def test_a_lean_net_has_a_channel_a_class():
+    with pytest.raises(ParameterError, match=r"the last of widths must be 10, .*, got 9"):
+        LeanNet((5, 8, 9))
 
 
 def test_parameters_are_counted_once_frozen_or_not():
