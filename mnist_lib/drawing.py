@@ -53,8 +53,8 @@ def _layers(net: nn.Module) -> list[dict]:
     A batch norm in evaluation only scales and shifts, so it becomes a part of the weights.
     """
     check_net(net)
+    # By type, not isinstance: the forward of a subclass may be another.
     known = (Net, FastNet, SprintNet, SmallNet, LeanNet)
-    # No subclass of them: its forward may be another.
     if type(net) not in known:
         names = ", ".join(kind.__name__ for kind in known)
         raise ParameterError(f"net must be one of {names}, got a {type(net).__name__}")

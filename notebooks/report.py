@@ -160,6 +160,7 @@ def published_table() -> str:
 
 
 def csv_rows(name: str) -> list[dict[str, str]]:
+    """The rows of a .csv of the records, each by column."""
     return list(csv.DictReader((RECORDS / name).read_text(encoding="utf-8").splitlines()))
 
 
