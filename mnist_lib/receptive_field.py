@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 
 from .errors import ParameterError
-from .net import check_net, output_of
+from .net import check_net, output_of, unwrapped
 from .tables import Table
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -94,7 +94,7 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     than one path, or if `net` is none.
     """
     check_net(net)
-    net = copy.deepcopy(net).eval()
+    net = copy.deepcopy(unwrapped(net)).eval()
     parameter = next(net.parameters())
     image = torch.zeros(2, *input_shape, device=parameter.device, dtype=parameter.dtype)
     image.requires_grad_()  # so that torch keeps the way that the data takes
