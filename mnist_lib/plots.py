@@ -181,7 +181,7 @@ def plot_frontier(
         sd = statistics.stdev(last) if len(last) > 1 else math.nan
         points.append((runs[0].record["parameters"], statistics.fmean(last), sd))
     style = {"color": THIS, "capsize": 4, "label": "this library: mean ± sd over seeds, last epoch"}
-    ax.errorbar(*zip(*points, strict=True), fmt="o-", linewidth=1.2, **style)
+    ax.errorbar(*zip(*points, strict=True), fmt="o", **style)
     goal = TARGET / 100
     ax.axhline(goal, color="black", linestyle=":", linewidth=1.2)
     reached = [(count, mean) for count, mean, _ in points if mean >= goal]

@@ -102,11 +102,11 @@ def _seconds(recipe: str) -> str:
 
 
 def frontier() -> dict[str, list[History]]:
-    """The recorded seeds of each small net, by the net's name."""
-    nets = {}
+    """The recorded seeds of the small nets, by recipe and net."""
+    studies = {}
     for run in load_study(RECORDS / "frontier.jsonl"):
-        nets.setdefault(run.recipe.net, []).append(run)
-    return nets
+        studies.setdefault(f"{run.recipe.name} {run.recipe.net}", []).append(run)
+    return studies
 
 
 def published() -> list[dict]:
@@ -122,8 +122,8 @@ def published() -> list[dict]:
 
 
 def frontier_studies() -> dict[str, list[History]]:
-    """The studies of the frontier by net: the assignment's, which `long` trains, and the small."""
-    return {"assignment": _of_machine("long")} | frontier()
+    """Those of the frontier by recipe and net: the assignment's, of `long`, and the small ones."""
+    return {"long assignment": _of_machine("long")} | frontier()
 
 
 def frontier_table() -> str:
@@ -131,7 +131,7 @@ def frontier_table() -> str:
     studies = frontier_studies()
     rows = []
     for row in csv_rows("goals.csv"):
-        runs = studies.get(row["net"])
+        runs = studies.get(f"{row['recipe']} {row['net']}")
         if not runs:
             continue
         last = [run.final.accuracy for run in runs]

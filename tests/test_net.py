@@ -18,10 +18,16 @@ from mnist_lib import (
     SmallNet,
     get_recipe,
     layer_table,
+    load_weights,
+    normalize,
     run_folder,
+    save_run,
 )
-from mnist_lib.net import SprintNet, count_parameters, make_net, set_seed
+from mnist_lib.data import augment, load_sample
+from mnist_lib.net import SprintNet, count_parameters, make_net, set_seed, unwrapped
 from mnist_lib.recipe import LEAN, WIDTHS
+
+from .test_history import make
 
 # The assignment's table: layer, output shape, parameters, receptive field (wrong in part).
 TABLE = """
@@ -114,7 +120,8 @@ def test_every_recipes_net_is_in_the_budget(name):
     net = make_net(get_recipe(name))
     assert count_parameters(net) < 20_000
     assert net(torch.randn(2, 1, 28, 28)).exp().sum(dim=1).tolist() == pytest.approx([1, 1])
-    assert type(net) is {"sprint": SprintNet, "small": SmallNet, "tiny": LeanNet}.get(name, FastNet)
+    kinds = {"sprint": SprintNet, "small": SmallNet, "tiny": LeanNet, "views": SmallNet}
+    assert type(unwrapped(net)) is kinds.get(name, FastNet)
 
 
 @pytest.mark.parametrize("name", WIDTHS | LEAN)
@@ -142,6 +149,32 @@ def test_a_small_net_row_by_row(name):
         assert rows["convs.7"].output_shape == (10, 4, 4)
         assert rows["convs.7"].parameters == 10 * w[-1] + 10
     assert f"p{table.parameters}" == name, "its name says how many parameters it has"
+
+
+@pytest.mark.parametrize("crop", [24, 28])
+def test_views_are_corners_of_the_augmentation(crop):
+    """As `augment` makes them for training, and their probabilities averaged."""
+    recipe = get_recipe("views", net="assignment", crop=crop)
+    images = load_sample().test_images[:20]
+    net = make_net(recipe).eval()
+    answers = []
+    for turn, right, down in ((1, 1, 1), (-1, 1, -1), (-1, -1, 1), (1, -1, -1)):
+        moves = torch.tensor([[turn, 0.0, right, down]]).expand(len(images), 4)
+        answers.append(net.module(augment(images, moves, recipe)).exp())
+    assert torch.allclose(net(normalize(images)).exp(), sum(answers) / 4, atol=1e-5)
+    assert not torch.allclose(answers[0], answers[1], atol=1e-5)
+
+
+def test_a_net_of_views_is_the_net_itself_in_training_and_on_file(tmp_path):
+    recipe, images = get_recipe("views", epochs=1), normalize(load_sample().test_images[:20])
+    net, history = make_net(recipe), make(9950)
+    assert torch.equal(net(images), net.module(images))
+    save_run(tmp_path, history, net)
+    plain = load_weights(make_net(get_recipe("views", views=1)), tmp_path).eval()
+    again = load_weights(make_net(recipe), tmp_path).eval()
+    assert torch.equal(plain(images), net.module.eval()(images))
+    assert torch.equal(again(images), net.eval()(images))
+    assert layer_table(net).parameters == count_parameters(net) == 7942
 
 
 def test_a_lean_net_has_a_channel_a_class():

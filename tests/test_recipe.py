@@ -15,6 +15,7 @@ VALUES = {  # of fields with the same limits: some that are taken, some that are
     "weight_decay rotation shift": ([0, 4, 0.5], [-4, "1", float("inf"), 10**400]),
     "first hardest": ([0.001, 1], [0, 1.01, 1.5, "half", False]),
     "crop": ([20, 24, 28], [18, 30, 21, 24.0, "24"]),
+    "views": ([1, 4], [0, 2, 4.0, True, "4"]),
     "nesterov": ([True, False], [1, "no"]),
     "optimizer": (["sgd", "adam"], ["magic", 3]),
     "schedule": (["constant", "one_cycle"], ["step"]),
@@ -26,6 +27,7 @@ def test_assignment_is_as_its_author_published_it():
     assert astuple(get_recipe("assignment", batch_size=None)) == (
         *("assignment", 19, 32, 0.01, 0.9, "sgd", "assignment", 28, False, 0.0, "constant", 0.0),
         *(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0),  # nothing augmented, averaged, left out or smoothed
+        1,
     )
     with pytest.raises(FrozenInstanceError):
         RECIPES["assignment"].epochs = 3
@@ -35,7 +37,8 @@ def test_assignment_is_as_its_author_published_it():
 def test_every_field_has_its_limits(field):
     ((taken, refused),) = (values for names, values in VALUES.items() if field in names.split())
     for value in taken:
-        assert getattr(replace(RECIPES["assignment"], **{field: value}), field) == value
+        changes = {"shift": 1.0} | {field: value}  # some views need a shift
+        assert getattr(replace(RECIPES["assignment"], **changes), field) == value
     for value in refused:
         with pytest.raises(ParameterError, match=f"^{field} must be {LIMITS[field][1]}, got "):
             replace(RECIPES["assignment"], **{field: value})
@@ -53,6 +56,8 @@ def test_unknown_recipes_and_fields():
     ):
         with pytest.raises(ParameterError, match=message):
             get_recipe("fast", **{field: 0})
+    with pytest.raises(ParameterError, match="4 views need a rotation or a shift above 0"):
+        get_recipe("assignment", views=4)
 
 
 @pytest.mark.parametrize(
