@@ -23,7 +23,7 @@ import mnist_lib
 from mnist_lib.data import load_sample
 
 KILLS = 20
-# Of each way to train one; `long`, `small` and `tiny` keep and draw nothing that these do not.
+# Of each way to train one: the other recipes keep and draw nothing that these do not.
 NAMES = ("fast", "assignment", "steady", "sprint")
 RECIPES = {name: mnist_lib.get_recipe(name, epochs=3) for name in NAMES}
 RECIPES["adam"] = mnist_lib.get_recipe("assignment", epochs=3, optimizer="adam")
