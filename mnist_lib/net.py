@@ -179,7 +179,7 @@ class Views(nn.Module):
         if self.training:
             return self.module(x)
         grids = F.affine_grid(self.maps, (len(self.maps), *x.shape[1:]), align_corners=False)
-        grids = grids.unsqueeze(1).expand(-1, len(x), -1, -1, -1)  # (4, N, 28, 28, 2)
+        grids = grids.unsqueeze(1).expand(-1, x.shape[0], -1, -1, -1)  # (4, N, 28, 28, 2)
         # The rim goes on beyond the image: it is background, whatever that is.
         views = [F.grid_sample(x, g, padding_mode="border", align_corners=False) for g in grids]
         answers = torch.stack([self.module(view) for view in views])  # (4, N, 10)

@@ -5,14 +5,17 @@ import importlib.util
 import pytest
 import torch
 
-from mnist_lib import export_onnx, infer, pretrained
+from mnist_lib import export_onnx, get_recipe, infer, pretrained
 from mnist_lib.errors import RunError
+from mnist_lib.net import Views
 
 
-def test_onnx_says_what_torch_says(tmp_path, sample):
+@pytest.mark.parametrize("views", [1, 4])
+def test_onnx_says_what_torch_says(tmp_path, sample, views):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     net = pretrained("fast").train()
+    net = net if views == 1 else Views(net, get_recipe("fast", views=4))
     path = export_onnx(net, tmp_path / "net.onnx")
     assert net.training
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
