@@ -15,7 +15,7 @@ from torch.nn.utils import fusion, skip_init
 
 from .data import MEAN, STD
 from .errors import ParameterError
-from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, check_net
+from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, check_net, unwrapped
 
 PAGE = Path(__file__).with_name("drawing.html")
 
@@ -23,7 +23,8 @@ PAGE = Path(__file__).with_name("drawing.html")
 def page(net: nn.Module) -> str:
     """The HTML of a page to draw on, with the weights of a net of this library inside.
 
-    Raises ParameterError for another net.
+    Of a net of views it has the net alone: the page looks once. Raises ParameterError for a net
+    of another library.
     """
     layers = _layers(net)
     weights = torch.cat([part.flatten() for layer in layers for part in layer.pop("weights")])
@@ -53,6 +54,7 @@ def _layers(net: nn.Module) -> list[dict]:
     A batch norm in evaluation only scales and shifts, so it becomes a part of the weights.
     """
     check_net(net)
+    net = unwrapped(net)
     # By type, not isinstance: the forward of a subclass may be another.
     known = (Net, FastNet, SprintNet, SmallNet, LeanNet)
     if type(net) not in known:
