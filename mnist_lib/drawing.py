@@ -23,8 +23,9 @@ PAGE = Path(__file__).with_name("drawing.html")
 def page(net: nn.Module) -> str:
     """The HTML of a page to draw on, with the weights of a net of this library inside.
 
-    Of a net of views it has the net alone: the page looks once. Raises ParameterError for a net
-    of another library.
+    Of a net of views it has the net alone: the page looks once.
+
+    Raises ParameterError for another net.
     """
     layers = _layers(net)
     weights = torch.cat([part.flatten() for layer in layers for part in layer.pop("weights")])

@@ -1,9 +1,9 @@
 """Recipes x nets x seeds: `python -m mnist_lib.study runs/fast.jsonl --recipe fast --seeds 0-9`.
 
 Runs go to processes of a fixed number of threads, so that their numbers do not depend on how many
-run side by side. (Two of one thread each together do more than one of two.) The file gets
-one line a run. What is in it is not trained again, and a run that was stopped goes on after its
-last whole epoch: stop a study and start it as you like. With --scheduler the runs are made by the
+run side by side. (Two of one thread each together do more than one of two.) The file gets one line
+a run. What is in it is not trained again, and a run that was stopped goes on after its last whole
+epoch: stop a study and start it as you like. With --scheduler the runs are made by the
 workers of a Dask cluster; with --verify a recorded run is made again.
 """
 
