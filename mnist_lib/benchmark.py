@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist
 from .errors import MnistLibError
 from .files import append_line
-from .machine import environment, pool
+from .machine import environment, own_processes
 from .net import Net, make_net
 from .recipe import RECIPES, Recipe, get_recipe
 from .tables import lay_out
@@ -99,8 +99,8 @@ def benchmark(
     times = [[] for _ in jobs]
     for _ in range(rounds):
         for (_, way, recipe, count), seconds in zip(jobs, times, strict=True):
-            with pool(1) as process:
-                seconds.append(process.submit(measure, way, part, recipe, count).result())
+            with own_processes() as call:
+                seconds.append(call(measure, way, part, recipe, count))
     made = environment(torch.device("cpu"))
     return [
         made

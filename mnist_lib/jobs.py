@@ -1,10 +1,8 @@
 """Runs as jobs: several at a time, on this machine or on a Dask cluster, both through joblib."""
 
 import contextlib
-import multiprocessing
-import os
+import functools
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -12,11 +10,12 @@ from pathlib import Path
 
 import joblib
 import torch
+from tqdm import tqdm
 
 from .data import FOLDS, MNIST, load_mnist
 from .errors import MnistLibError, ParameterError, RunError
 from .history import History
-from .machine import peak_memory
+from .machine import own_processes, peak_memory
 from .net import make_net, set_seed
 from .recipe import Recipe
 from .training import train
@@ -61,19 +60,18 @@ class Job:
 
 
 def run_here(jobs: list[Job], processes: int) -> Iterator[tuple[Job, History]]:
-    """Each job and its run, as they end: so many processes at a time of this machine.
+    """Each job and its run, as they end: each in a process of its own, so many at a time.
 
     Raises RunError if a process is killed; what was under way keeps its checkpoints.
     """
-    # No more than can run are handed out: what is stopped then has not begun the others.
-    workers = joblib.parallel_config(
-        "loky", n_jobs=min(processes, len(jobs)), initializer=_end_with_parent
-    )
-    try:
-        with workers:
-            yield from _run_all(jobs, _run, pre_dispatch="n_jobs")
-    except BrokenProcessPool:
-        raise RunError("a run was killed, perhaps for want of memory") from None
+    # A process that makes several runs takes more memory with each: one ends with its run.
+    threads = joblib.parallel_config("threading", n_jobs=min(processes, len(jobs)))
+    with own_processes() as call, threads:
+        try:
+            # No more than can run are handed out: what is stopped then has not begun the others.
+            yield from _run_all(jobs, functools.partial(call, _run), pre_dispatch="n_jobs")
+        except BrokenProcessPool:
+            raise RunError("a run was killed, perhaps for want of memory") from None
 
 
 def run_on_cluster(jobs: list[Job], scheduler: str) -> Iterator[tuple[Job, History]]:
@@ -116,6 +114,7 @@ def _run_all(jobs: list[Job], run, pre_dispatch: str) -> Iterator[tuple[Job, His
 
 
 def _run(job: Job) -> tuple[Job, History]:
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, left behind if the run is killed
     return job, job.run()
 
 
@@ -129,20 +128,3 @@ def _run_on_worker(job: Job) -> tuple[Job, History]:
             "random numbers: start it with --nthreads 1, as many workers as cores"
         )
     return _run(job)
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent does: joblib's own would finish their runs first.
-
-    Nobody would get them, and nobody else may use their folders meanwhile.
-    """
-    if multiprocessing.parent_process() is None:
-        return  # a single job is run in the caller's own process
-    parent = os.getppid()
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -1,17 +1,21 @@
 """The machine: its device, its memory, how it rounds, its processes; and this version."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import multiprocessing
 import os
 import platform
+import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from joblib.externals.loky import ProcessPoolExecutor
 
 from .errors import ParameterError, check
 
@@ -143,21 +147,37 @@ def peak_memory() -> int | None:
     return round(peak * (1 if platform.system() == "Darwin" else 1024) / 1e6)
 
 
-def pool(count: int) -> ProcessPoolExecutor:
-    """`count` new processes that share nothing with this one and end when it does.
+@contextlib.contextmanager
+def own_processes() -> Iterator[Callable]:
+    """A function `call`: call(function, *args) is function(*args), made by a new process.
 
-    The standard library's own would outlive a process that is killed: they would finish their
-    work, in a folder that nobody else may use until then, and wait for more for ever.
+    It shares nothing with this process or other calls. Calls that still run when the block is
+    left, or when this process is killed, end at once: nobody would get what they make, and
+    nobody else may use their folders meanwhile. Raises BrokenProcessPool if the process is killed.
     """
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, spawn, initializer=_end_with_parent)
+    end, line = multiprocessing.Pipe(duplex=False)
+
+    def call(function, *args):
+        process = ProcessPoolExecutor(1, initializer=_end_with, initargs=(end,))
+        result = process.submit(function, *args)
+        process.shutdown(wait=False)  # it ends after this call
+        return result.result()
+
+    try:
+        yield call
+    finally:
+        line.close()
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
+def _end_with(line: Connection) -> None:
+    """End this process when the line's other end is closed, which is done for a killed owner too.
+
+    Ctrl-C is left to the owner.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
-        parent.join()
+        line.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,6 +1,6 @@
 """Recipes x nets x seeds: `python -m mnist_lib.study runs/fast.jsonl --recipe fast --seeds 0-9`.
 
-Runs go to processes of a fixed number of threads, so that their numbers do not depend on how many
+Each run is a process of a fixed number of threads, so that its numbers do not depend on how many
 run side by side. (Two of one thread each together do more than one of two.) The file gets one line
 a run. What is in it is not trained again, and a run that was stopped goes on after its last whole
 epoch: stop a study and start it as you like. With --scheduler the runs are made by the
@@ -9,6 +9,7 @@ workers of a Dask cluster; with --verify a recorded run is made again.
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import math
 import os
@@ -90,7 +91,9 @@ def study(
 def _run_jobs(jobs: list[Job], file: Path, processes: int, scheduler: str | None) -> None:
     ended = run_on_cluster(jobs, scheduler) if scheduler else run_here(jobs, processes)
     try:
-        with tqdm(ended, total=len(jobs), unit="run", smoothing=0) as bar:
+        # Closed: whoever stops ends what runs, and not when the last traceback is forgotten.
+        bar = tqdm(ended, total=len(jobs), unit="run", smoothing=0)
+        with contextlib.closing(ended), bar:
             for job, history in bar:
                 append_line(file, history.to_json())
                 score = f"best {history.best.score}, final {history.final.score}"

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 
@@ -19,8 +19,8 @@ def run(monkeypatch, sample, *args):
 def test_rows_and_table_by_hand(monkeypatch, sample):
     """Medians of three rounds, taken by turns, scaled from 3,000 images to 60,000."""
     seconds, few = iter([2, 1, 3, 9, 1, 1, 4, 1, 1.502]), {"fast": RECIPES["fast"]}
-    stubs = {"pool": ThreadPoolExecutor, "measure": lambda *_: next(seconds), "RECIPES": few}
-    for name, stub in stubs.items():
+    here = nullcontext(lambda *_: next(seconds))  # in place of processes that measure
+    for name, stub in {"own_processes": lambda: here, "RECIPES": few}.items():
         monkeypatch.setattr(benchmark, name, stub)
     rows = benchmark.benchmark(sample, 3000, 3, threads=[2], batches=[32])
     assert [line.split() for line in table(rows).splitlines()[2:]] == [

@@ -7,12 +7,12 @@ import signal
 import sys
 import time
 from pathlib import Path
-from unittest.mock import ANY, DEFAULT, Mock
+from unittest.mock import ANY
 
 import pytest
 import torch
 
-from mnist_lib import get_recipe, jobs, load_study, make_net, set_seed, training
+from mnist_lib import get_recipe, jobs, load_history, load_study, make_net, set_seed, training
 from mnist_lib import study as study_module
 from mnist_lib.data import MNIST
 from mnist_lib.errors import DataError, ParameterError, RunError
@@ -74,12 +74,37 @@ def test_each_seed_has_its_weights_order_and_fold(path, processes, validation):
     assert sorted(map(losses, load_study(path))) == sorted(map(losses, histories))
 
 
+def name_process(job):
+    run = finished(job.seed, job.recipe)
+    return job, dataclasses.replace(run, record=run.record | {"process": os.getpid()})
+
+
+def test_each_run_has_a_process_of_its_own(path, monkeypatch):
+    """So that memory which a run leaves in fragments does not add up."""
+    monkeypatch.setattr(jobs, "_run", name_process)
+    runs = study(path, RECIPE, [0, 1, 2], processes=1)
+    assert len({os.getpid(), *(run.record["process"] for run in runs)}) == 4
+
+
+def stop_in_third_epoch(job):
+    """A run on few images; that of seed 5 once stops the study, as Stop in a notebook does."""
+    evaluate = training.evaluate
+
+    def stop(*args):
+        if (job.folder / "checkpoint-2.pt").exists():
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(60)
+        return evaluate(*args)
+
+    if job.seed == 5 and not job.folder.exists():
+        training.evaluate = stop
+    return run_on_few(job)
+
+
 def test_a_study_that_is_stopped_goes_on(path, monkeypatch):
     recipe = dataclasses.replace(RECIPE, epochs=3)
-    (whole,) = study(path.with_stem("whole"), recipe, [5], 1)
-    calls = [DEFAULT] * 5 + [KeyboardInterrupt, DEFAULT]  # one epoch is left then
-    evaluate = Mock(wraps=training.evaluate, side_effect=calls)
-    monkeypatch.setattr(training, "evaluate", evaluate)
+    whole = jobs.Job(recipe, 5).run()
+    monkeypatch.setattr(jobs, "_run", stop_in_third_epoch)
     other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
     other.start()
     with pytest.raises(KeyboardInterrupt):
@@ -87,13 +112,14 @@ def test_a_study_that_is_stopped_goes_on(path, monkeypatch):
     line = path.read_text()
     assert line.count("\n") == 1
     under_way = path.with_suffix("") / "assignment-assignment-mnist-seed-5"
-    assert (under_way / "checkpoint-2.pt").exists()
+    kept = load_history(under_way)
+    assert len(kept) == 2
     path.write_text(line + line[:-20])  # as if killed while it wrote
     _, again = study(path, recipe, [4, 5], 1)
-    assert evaluate.call_count == len(calls)
     assert losses(again) == losses(whole)
+    assert again.epochs[:2] == kept.epochs, "with their seconds: not trained again"
     assert path.read_text() == line + again.to_json()
-    assert sorted(path.parent.iterdir()) == [path, path.with_stem("whole")]
+    assert list(path.parent.iterdir()) == [path]
     assert other.is_alive(), "the caller's own process is none of the study's"
     other.kill()
 
