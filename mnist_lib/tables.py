@@ -131,7 +131,7 @@ def recipe_table(recipe: Recipe) -> Table:
             {
                 "": field.replace("_", " "),
                 "the assignment": f"{theirs[field]}",
-                "this run": f"{ours[field]}",
+                recipe.name: f"{ours[field]}",
                 "why": reason,
             }
             for field, reason in REASONS.items()

@@ -157,6 +157,12 @@ def test_help_lists_every_parameter_with_type_and_text():
     assert shown == names
 
 
+def test_the_form_offers_every_recipe(notebook):
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    (form,) = re.findall(r"(?m)^recipe: .* @param \[(.+)\]", cell.source)
+    assert re.findall(r"\w+", form) == list(mnist_lib.RECIPES)
+
+
 def test_finds_the_checkout_from_any_folder_in_it(notebook):
     """With no library installed, from the notebook's folder and from one further down."""
     (setup,) = (cell.source for cell in notebook.cells if cell.id == "setup")

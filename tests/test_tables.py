@@ -65,7 +65,7 @@ def test_recipe_table_hides_no_difference(recipe):
     assert differing - {"name"} <= set(REASONS)
     for row, field in zip(recipe_table(recipe).rows, REASONS, strict=True):
         assert row["the assignment"] == str(getattr(RECIPES["assignment"], field))
-        assert row["this run"] == str(getattr(recipe, field))
+        assert row[recipe.name] == str(getattr(recipe, field))
 
 
 def test_a_logs_epochs_have_a_table_too():
