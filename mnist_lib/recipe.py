@@ -153,8 +153,8 @@ _SMALL = dataclasses.replace(
 _TINY = dataclasses.replace(
     _SMALL, name="tiny", net="p1000", rotation=3.0, shift=0.375, scale=0.025
 )
-# For 8,000 parameters. On folds half the images do no worse than all, and four views lower the
-# loss; with the assignment's net, the errors too.
+# For 8,000 parameters. On folds half the images do no worse than all; with the assignment's net,
+# four views lower the loss and the errors.
 _VIEWS = dataclasses.replace(_SMALL, name="views", net="p7942", hardest=0.5, views=4)
 _SPRINT = Recipe(
     "sprint",
