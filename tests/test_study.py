@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -49,6 +50,21 @@ def path(tmp_path, monkeypatch):
     yield tmp_path / "study.jsonl"
     assert torch.get_num_threads() == 3
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Runs are made by this process, not each by one of its own, which takes long to start."""
+    here = nullcontext(lambda function, *args: function(*args))
+    monkeypatch.setattr(jobs, "own_processes", lambda: here)
+
+
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, though a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def finished(seed, recipe=RECIPE, source="mnist"):
@@ -101,6 +117,7 @@ def stop_in_third_epoch(job):
     return run_on_few(job)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_study_that_is_stopped_goes_on(path, monkeypatch):
     recipe = dataclasses.replace(RECIPE, epochs=3)
     whole = jobs.Job(recipe, 5).run()
@@ -149,6 +166,7 @@ def test_finished_runs_are_not_trained_again(path, monkeypatch, capsys):
     assert (list(path.parent.iterdir()), load_study(path)) == ([path], runs)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_one_file_takes_recipes_nets_and_folds(path):
     kept = [finished(3, dataclasses.replace(RECIPE, crop=24)), finished(3, source="validation")]
     kept[0].record["recipe"]["from the future"] = 1
@@ -238,6 +256,7 @@ def changed(run, correct=0, **record):
     return dataclasses.replace(run, epochs=(*run.epochs[:-1], last), record=run.record | record)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_recorded_run_is_made_again(path, monkeypatch, capsys):
     runs = study(path, dataclasses.replace(RECIPE, epochs=2), [3, 4, 5], 1)
     assert verify(runs[1], runs, verbose=False) == (True, ANY)
