@@ -97,9 +97,9 @@ def benchmark(
     for _, _, recipe, _ in jobs:
         part.check_batch_size(recipe.batch_size)
     times = [[] for _ in jobs]
-    for _ in range(rounds):
-        for (_, way, recipe, count), seconds in zip(jobs, times, strict=True):
-            with own_processes() as call:
+    with own_processes() as call:
+        for _ in range(rounds):
+            for (_, way, recipe, count), seconds in zip(jobs, times, strict=True):
                 seconds.append(call(measure, way, part, recipe, count))
     made = environment(torch.device("cpu"))
     return [

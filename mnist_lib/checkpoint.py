@@ -180,9 +180,10 @@ class Checkpoints:
     def _go_on(self, record: dict) -> dict:
         """The record of the run, with a note if it goes on in another environment."""
         resumed = record.get("resumed", [])
+        last = resumed[-1] if resumed else record
         there, here = (
             {name: value for name, value in made.items() if name not in (*RUN, "after_epoch")}
-            for made in ((resumed or [record])[-1], self.record)
+            for made in (last, self.record)
         )
         if there == here or self._done == record["recipe"]["epochs"]:
             return record

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from .download import fetch_files, find_files, read_idx
 from .errors import DataError, ParameterError, check, check_whole
-from .files import as_folder
+from .files import as_path
 from .recipe import NAME, Recipe
 
 FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  # images
@@ -256,7 +256,7 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
     for name, value in named.items():
         if value is None or value == "":
             continue
-        folder = as_folder(name, value)
+        folder = as_path(name, value)
         contents = find_files(name, folder)
         if contents:
             return _read(contents)

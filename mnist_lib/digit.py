@@ -17,7 +17,7 @@ import torch.nn as nn
 
 from .errors import DataError, ParameterError
 from .evaluation import infer
-from .files import as_folder, read_bytes
+from .files import as_path, read_bytes
 from .run import pretrained
 
 BOX = 20  # side, in pixels, of the square that a digit is scaled into
@@ -87,7 +87,7 @@ def _opened(image):
         raise ParameterError(
             f"image must be a path, a PIL image or an array, got a {type(image).__name__}"
         )
-    path = as_folder("image", image)
+    path = as_path("image", image)
     content = read_bytes(path)
     try:
         with warnings.catch_warnings():

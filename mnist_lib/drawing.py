@@ -15,7 +15,7 @@ from torch.nn.utils import fusion, skip_init
 
 from .data import MEAN, STD
 from .errors import ParameterError
-from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, check_net, unwrapped
+from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, check_net, crop_of, unwrapped
 
 PAGE = Path(__file__).with_name("drawing.html")
 
@@ -32,7 +32,7 @@ def page(net: nn.Module) -> str:
     told = {
         "mean": MEAN,
         "sd": STD,
-        "crop": getattr(net, "crop", 28),
+        "crop": crop_of(net),
         "layers": layers,
         "weights": base64.b64encode(weights.numpy().astype("<f4").tobytes()).decode(),
     }

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from .data import MNIST, as_images, check_data, normalize
 from .errors import ParameterError, RunError
 from .history import Epoch
-from .net import device_of, middle, output_of
+from .net import crop_of, device_of, middle, output_of
 from .recipe import Recipe
 
 TEST_BATCH = 125  # images; larger ones are hardly faster and take memory
@@ -91,6 +91,8 @@ def _are_logits(output: torch.Tensor) -> bool:
     Raises ParameterError if no loss can be taken of them: nan, probabilities, or shares of another
     whole than the ten digits.
     """
+    if not len(output):
+        return False
     if output.isnan().any():
         raise ParameterError("the net returns nan: its weights, or its forward, are broken")
     logs, shares = _of_one(output, 1)
@@ -111,7 +113,7 @@ def check_in_training(net: nn.Module, data: MNIST, recipe: Recipe) -> None:
     """
     device = device_of(net)
     inputs = normalize(data.train_images[: min(recipe.batch_size, TEST_BATCH)].to(device))
-    inputs = middle(inputs, getattr(net, "crop", inputs.shape[-1]))  # as training shows them
+    inputs = middle(inputs, crop_of(net))  # as training shows them
     counts = (recipe.epoch_images(e, len(data.train_images)) for e in (1, min(2, recipe.epochs)))
     of_one = any(count % recipe.batch_size == 1 % recipe.batch_size for count in counts)
     with evaluating(net):

@@ -10,8 +10,9 @@ import torch.nn as nn
 
 from .data import normalize
 from .errors import RunError
-from .evaluation import log_probabilities
-from .files import as_folder, write_file
+from .evaluation import evaluating, log_probabilities
+from .files import as_path, write_file
+from .net import device_of
 
 
 def export_onnx(net: nn.Module, path: str | os.PathLike) -> Path:
@@ -28,7 +29,7 @@ def export_onnx(net: nn.Module, path: str | os.PathLike) -> Path:
             f"export_onnx needs {' and '.join(missing)}: install them with the project, "
             "pip install '.[onnx]'"
         )
-    path = as_folder("path", path)
+    path = as_path("path", path)
     images = torch.zeros(2, 28, 28, dtype=torch.uint8)
     whole = _Whole(net, images)
 
@@ -37,7 +38,7 @@ def export_onnx(net: nn.Module, path: str | os.PathLike) -> Path:
             warnings.simplefilter("ignore")  # of the exporter, about its own ways
             torch.onnx.export(
                 whole,
-                (images.to(next(net.parameters()).device),),
+                (images.to(device_of(net)),),
                 aside,
                 input_names=["images"],
                 output_names=["log_probabilities"],
@@ -47,12 +48,8 @@ def export_onnx(net: nn.Module, path: str | os.PathLike) -> Path:
                 verbose=False,
             )
 
-    was_training = net.training
-    net.eval()
-    try:
+    with evaluating(net):
         write_file(path, export)
-    finally:
-        net.train(was_training)
     return path
 
 

@@ -18,7 +18,7 @@ ASIDE = ".part-"  # a folder's half-written files are in folders of this name
 LOCK = ".lock"
 
 
-def as_folder(name: str, value: str | os.PathLike) -> Path:
+def as_path(name: str, value: str | os.PathLike) -> Path:
     """`value` as a path, ~ expanded. Raises ParameterError, naming the parameter, if it is none."""
     try:
         folder = Path(value).expanduser()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import DataError, ParameterError, check, is_finite, is_whole, plain, told
-from .files import HISTORY, as_folder, cut_short, read_text, write_file
+from .files import HISTORY, as_path, cut_short, read_text, write_file
 from .recipe import Recipe
 
 # An epoch's fields that a run's line holds, each as a list with one value an epoch. The last is not
@@ -181,7 +181,7 @@ def load_history(path: str | os.PathLike) -> History:
     Raises RunError if it cannot be read, DataError if it is no history, ParameterError if `path`
     is no path.
     """
-    path = as_folder("path", path)
+    path = as_path("path", path)
     if path.is_dir():
         path /= HISTORY
     return History.from_json(read_text(path), name=str(path))
@@ -192,7 +192,7 @@ def load_study(path: str | os.PathLike) -> list[History]:
 
     Raises as `load_history` does; a DataError names the line.
     """
-    path = as_folder("path", path)
+    path = as_path("path", path)
     lines = [(f"{path}, line {n}", line) for n, line in enumerate(read_text(path).split("\n"), 1)]
     *whole, (name, last) = lines
     runs = [History.from_json(line, name) for name, line in whole]

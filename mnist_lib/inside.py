@@ -14,7 +14,7 @@ import torch.nn as nn
 from .data import MEAN, STD, as_images, augment, normalize
 from .errors import check
 from .evaluation import evaluating, infer, log_probabilities
-from .net import device_of
+from .net import device_of, unwrapped
 from .recipe import get_recipe
 from .tables import Table
 
@@ -31,8 +31,9 @@ DISTORTIONS = {
 def feature_maps(net: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
     """What each layer makes of one uint8 image (28, 28): by its name, float32 (C, H, W).
 
-    Raises ParameterError as `infer` does.
+    Of a net of views, the net inside. Raises ParameterError as `infer` does.
     """
+    net = unwrapped(net)
     with _outputs(net) as maps:
         infer(net, as_images(image)[:1])
     return {name: output[0].cpu() for name, output in maps.items() if output.dim() == 4}
@@ -59,9 +60,10 @@ def effective_receptive_field(net: nn.Module, layer: str, images: torch.Tensor) 
     """How much each pixel moves the middle output of a layer: (28, 28), with a sum of 1.
 
     The mean size of the gradient, over the layer's channels and the uint8 images (N, 28, 28): Luo
-    et al., "Understanding the Effective Receptive Field", 2016. Raises ParameterError for a layer
-    that the net does not have.
+    et al., "Understanding the Effective Receptive Field", 2016. Of a net of views, the net inside.
+    Raises ParameterError for a layer that the net does not have.
     """
+    net = unwrapped(net)
     inputs = normalize(as_images(images).to(device_of(net))).requires_grad_()
     with _outputs(net) as maps, torch.enable_grad():
         net(inputs)

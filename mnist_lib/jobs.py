@@ -4,7 +4,6 @@ import contextlib
 import functools
 import threading
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +66,8 @@ def run_here(jobs: list[Job], processes: int) -> Iterator[tuple[Job, History]]:
     # A process that makes several runs takes more memory with each: one ends with its run.
     threads = joblib.parallel_config("threading", n_jobs=min(processes, len(jobs)))
     with own_processes() as call, threads:
-        try:
-            # No more than can run are handed out: what is stopped then has not begun the others.
-            yield from _run_all(jobs, functools.partial(call, _run), pre_dispatch="n_jobs")
-        except BrokenProcessPool:
-            raise RunError("a run was killed, perhaps for want of memory") from None
+        # No more than can run are handed out: what is stopped then has not begun the others.
+        yield from _run_all(jobs, functools.partial(call, _run), pre_dispatch="n_jobs")
 
 
 def run_on_cluster(jobs: list[Job], scheduler: str) -> Iterator[tuple[Job, History]]:
@@ -98,7 +94,7 @@ def run_on_cluster(jobs: list[Job], scheduler: str) -> Iterator[tuple[Job, Histo
             # With a single worker, joblib would make all runs here, in the caller's process.
             backend.effective_n_jobs = lambda n_jobs: max(2, cores(n_jobs))
             yield from _run_all(jobs, _run_on_worker, pre_dispatch="all")
-    except (MnistLibError, GeneratorExit):
+    except MnistLibError:
         raise
     except Exception as error:  # of any kind: it comes from a worker's own software
         raise RunError(f"the cluster gave a run up: {type(error).__name__}: {error}") from error

@@ -10,6 +10,7 @@ import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 
 import torch
@@ -17,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from joblib.externals.loky import ProcessPoolExecutor
 
-from .errors import ParameterError, check
+from .errors import ParameterError, RunError, check
 
 __version__ = "1.0.0"
 
@@ -135,15 +136,20 @@ def _processor() -> str:
 
 
 def peak_memory() -> int | None:
-    """The most memory, in MB, that this process has had so far; None on Windows, which tells not.
+    """The most memory, in MB, that this process has had so far; None on Windows.
 
     Of a process that shares libraries with others, each counts them as its own.
     """
+    with contextlib.suppress(OSError, StopIteration):
+        with open("/proc/self/status", encoding="utf-8") as lines:
+            line = next(line for line in lines if line.startswith("VmHWM:"))
+        return round(int(line.split()[1]) * 1024 / 1e6)
     try:
         import resource
     except ImportError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
+    # KiB; bytes on macOS. Linux counts the peak of the process that started this one, too.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if platform.system() == "Darwin" else 1024) / 1e6)
 
 
@@ -151,33 +157,35 @@ def peak_memory() -> int | None:
 def own_processes() -> Iterator[Callable]:
     """A function `call`: call(function, *args) is function(*args), made by a new process.
 
-    It shares nothing with this process or other calls. Calls that still run when the block is
-    left, or when this process is killed, end at once: nobody would get what they make, and
-    nobody else may use their folders meanwhile. Raises BrokenProcessPool if the process is killed.
+    When the block is left, or this process is killed, calls under way end at once: nobody would
+    get their results, and their folders are free again. Raises RunError if a process is killed.
     """
-    end, line = multiprocessing.Pipe(duplex=False)
+    reader, writer = multiprocessing.Pipe(duplex=False)
 
     def call(function, *args):
-        process = ProcessPoolExecutor(1, initializer=_end_with, initargs=(end,))
-        result = process.submit(function, *args)
-        process.shutdown(wait=False)  # it ends after this call
-        return result.result()
+        executor = ProcessPoolExecutor(1, initializer=_end_with_owner, initargs=(reader,))
+        try:
+            result = executor.submit(function, *args).result()
+        except BrokenProcessPool:
+            raise RunError("a run was killed, perhaps for want of memory") from None
+        executor.shutdown()  # waits for the process: killed while it ends, it leaves semaphores
+        return result
 
     try:
         yield call
     finally:
-        line.close()
+        writer.close()
 
 
-def _end_with(line: Connection) -> None:
-    """End this process when the line's other end is closed, which is done for a killed owner too.
+def _end_with_owner(reader: Connection) -> None:
+    """End this process when its owner closes the other end of the pipe, or is killed.
 
-    Ctrl-C is left to the owner.
+    Ctrl-C is ignored: the owner answers it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
-        line.poll(None)
+        reader.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

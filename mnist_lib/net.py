@@ -166,7 +166,7 @@ class Views(nn.Module):
 
     def __init__(self, net: nn.Module, recipe: Recipe):
         super().__init__()
-        self.module, self.crop = net, net.crop  # named as DataParallel names it
+        self.module = net  # named as DataParallel names it
         maps = []
         for right, down in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
             angle, unit = math.radians(recipe.rotation * right * down), recipe.shift / 14
@@ -256,6 +256,11 @@ def unwrapped(net: nn.Module) -> nn.Module:
     while isinstance(net, wrappers) or hasattr(net, "_orig_mod"):
         net = net.module if isinstance(net, wrappers) else net._orig_mod
     return net
+
+
+def crop_of(net: nn.Module, default: int = 28) -> int:
+    """The side of the middle of an image that `net` looks at, in pixels, if it says so."""
+    return getattr(unwrapped(net), "crop", default)
 
 
 def device_of(net: nn.Module) -> torch.device:

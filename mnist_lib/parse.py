@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from importlib import resources
 
 from .errors import DataError, check
-from .files import as_folder, read_text
+from .files import as_path, read_text
 from .history import Epoch, History
 
 A_BAR = "loss=0.0238 batch_id=1874: 100%|████| 1875/1875 [00:24<00:00, 77.1it/s]"
@@ -64,7 +64,7 @@ def parse_log(text: str | os.PathLike) -> History:
     RunError if a file cannot be read.
     """
     if isinstance(text, os.PathLike):
-        text = read_text(as_folder("text", text))
+        text = read_text(as_path("text", text))
     check("text", text, isinstance(text, str), "a log's text, or a Path to it")
     epochs: list[Epoch] = []
     told: list[tuple[int | None, int]] = []  # of each: its number, if told, and its line

@@ -14,8 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .history import History
-from .recipe import Recipe
-from .training import learning_rates
 from .verdict import TARGET, describe
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
@@ -87,17 +85,6 @@ def _plot_others(others: list[History] | None, value: str, ax: Axes) -> None:
         values = [getattr(epoch, value) for epoch in run]
         style = {"color": GREY, "linestyle": ("-", "--")[number % 2], "linewidth": 1}
         ax.plot(_epochs(run), values, label=f"the author's run {number}", **style)
-
-
-def plot_learning_rate(recipe: Recipe, ax: Axes | None = None) -> Axes:
-    """The recipe's learning rate over epochs."""
-    ax = ax or axes()
-    steps = recipe.epoch_steps(100 * recipe.batch_size)
-    at = [epoch + step / count for epoch, count in enumerate(steps) for step in range(count)]
-    ax.plot(at, learning_rates(recipe, len(at)), color=THIS)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(title="Learning rate", xlabel="epoch", ylabel="learning rate", ylim=(0, None))
-    return ax
 
 
 def plot_luck(

@@ -12,9 +12,9 @@ import torch.nn as nn
 
 from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, check_data
 from .errors import RunError, as_seed, check
-from .files import HISTORY, WEIGHTS, as_folder, check_writable, held, read_bytes, write_file
+from .files import HISTORY, WEIGHTS, as_path, check_writable, held, read_bytes, write_file
 from .history import History, check_history, load_history, save_history
-from .net import check_net, make_net, unwrapped
+from .net import check_net, crop_of, make_net, unwrapped
 from .recipe import RECIPES, Recipe, check_recipe, differences
 
 PRETRAINED = Path(__file__).parent / "weights"  # a run's folder for each recipe
@@ -38,14 +38,14 @@ def run_folder(run_dir: str | os.PathLike | None, recipe: Recipe, seed: int, dat
     if run_dir is None or run_dir == "":
         folder = _runs() / _run_name(recipe, seed, data)
     else:
-        folder = as_folder("run_dir", run_dir)
+        folder = as_path("run_dir", run_dir)
     check_writable(folder)
     return folder
 
 
 def _runs() -> Path:
     if named := os.environ.get("MNIST_RUNS"):
-        return as_folder("MNIST_RUNS", named)
+        return as_path("MNIST_RUNS", named)
     checkout = Path(__file__).parents[1]
     root = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
     return root / "runs"
@@ -71,14 +71,14 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
     """
     from safetensors.torch import save
 
-    folder = as_folder("folder", folder)
+    folder = as_path("folder", folder)
     check_history(history)
     check_net(net)
     _check_other_run(folder, history)
     # Copies, since safetensors refuses tensors that share memory.
     net = unwrapped(net)
     weights = {name: tensor.clone().contiguous() for name, tensor in net.state_dict().items()}
-    metadata = {"crop": str(getattr(net, "crop", 28))}
+    metadata = {"crop": str(crop_of(net))}
     with held(folder):
         save_history(folder / HISTORY, history)
         write_file(folder / WEIGHTS, lambda path: path.write_bytes(save(weights, metadata)))
@@ -106,13 +106,13 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     """
     check_net(net)
     whole, net = net, unwrapped(net)
-    path = as_folder("path", path)
+    path = as_path("path", path)
     if path.is_dir():
         path /= WEIGHTS
     content = read_bytes(path)
     torchs = content.startswith((b"PK", b"\x80"))  # a zip file, or the pickles of before
     weights, metadata = (_of_torch if torchs else _of_safetensors)(path, content)
-    crop, looks_at = metadata.get("crop"), getattr(net, "crop", 28)
+    crop, looks_at = metadata.get("crop"), crop_of(net)
     if crop is not None and crop != str(looks_at):
         raise RunError(
             f"{path} holds weights for the middle {crop} pixels of the images, and this net looks "
@@ -151,7 +151,7 @@ def pretrained(name: str | os.PathLike) -> nn.Module:
     record. Raises ParameterError if there is neither, else as `load_history` and `load_weights`.
     """
     known = trained_recipes()
-    folder = PRETRAINED / name if name in known else as_folder("name", name)
+    folder = PRETRAINED / name if name in known else as_path("name", name)
     check("name", name, folder.is_dir(), f"one of {', '.join(known)}, or the folder of a run")
     recipe = load_history(folder).recipe
     if recipe is None:

@@ -11,6 +11,7 @@ import argparse
 import ast
 import contextlib
 import dataclasses
+import hashlib
 import math
 import os
 import shutil
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from .data import load_mnist
 from .errors import MnistLibError, ParameterError, RunError, check, check_whole
-from .files import append_line, as_folder, check_writable
+from .files import append_line, as_path, check_writable
 from .history import History, check_history, load_study
 from .jobs import Job, run_here, run_on_cluster
 from .recipe import Recipe, check_recipe, get_recipe
@@ -50,9 +51,10 @@ def study(
     MNIST as `load_mnist` does, each on its own machine.
 
     Each run becomes a line of `file`, a .jsonl. Raises ParameterError for arguments that do not
-    fit; RunError if a run's process is killed or the cluster gives a run up. The same call goes on.
+    fit; RunError if a run diverges or is killed, or the cluster gives one up. Runs that ended are
+    kept, and the same call goes on.
     """
-    file = as_folder("file", file)
+    file = as_path("file", file)
     check("file", str(file), bool(file.name), "the name of a file")
     if file.suffix != ".jsonl":
         file = file.with_name(f"{file.name}.jsonl")
@@ -69,17 +71,18 @@ def study(
         check_recipe(recipe)
         for seed in seeds:
             source = "validation" if validation else "mnist"
-            folder = under_way / f"{recipe.name}-{recipe.net}-{source}-seed-{seed}"
+            run = f"{recipe.name}-{recipe.net}-{_digest(recipe)}-{source}-seed-{seed}"
+            folder = under_way / run
             job = Job(recipe, seed, source, threads, data_dir, None if scheduler else folder)
             wanted[job.key] = job
-    done = recorded_runs(file)
+    done = runs_by_key(file)
     jobs = [job for key, job in wanted.items() if key not in done]
     if jobs:
         check_writable(under_way)
         if scheduler is None:
             load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
         _run_jobs(jobs, file, processes, scheduler)
-        done = recorded_runs(file)
+        done = runs_by_key(file)
     for key in done.keys() & wanted.keys():  # a study may have been killed after a run's line
         if wanted[key].folder:
             shutil.rmtree(wanted[key].folder, ignore_errors=True)
@@ -91,7 +94,7 @@ def study(
 def _run_jobs(jobs: list[Job], file: Path, processes: int, scheduler: str | None) -> None:
     ended = run_on_cluster(jobs, scheduler) if scheduler else run_here(jobs, processes)
     try:
-        # Closed: whoever stops ends what runs, and not when the last traceback is forgotten.
+        # Closed here: else the runs would go on until the traceback is forgotten.
         bar = tqdm(ended, total=len(jobs), unit="run", smoothing=0)
         with contextlib.closing(ended), bar:
             for job, history in bar:
@@ -101,11 +104,17 @@ def _run_jobs(jobs: list[Job], file: Path, processes: int, scheduler: str | None
                 tqdm.write(f"{name}: {score}", file=sys.stdout)
     except RunError as error:
         raise RunError(
-            f"{error}; {file} keeps the runs that ended: the same command goes on"
+            f"{error}; {file} keeps the runs that ended: once the cause is gone, the same command "
+            "goes on"
         ) from error
 
 
-def recorded_runs(file: Path) -> dict[tuple, History]:
+def _digest(recipe: Recipe) -> str:
+    """Tells recipes of one name from each other."""
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]
+
+
+def runs_by_key(file: Path) -> dict[tuple, History]:
     """The runs of a study's file, each by its recipe, seed and source, as `Job.key`."""
     runs = {}
     for run in load_study(file) if file.exists() else []:
@@ -119,7 +128,8 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
 
     It holds if every epoch has the same count and losses to the bit. Another machine, which rounds
     otherwise, cannot give those: there the last epoch's accuracy must lie within what two seeds
-    differ by, 2.8 sd of those `others` of the same recipe, so far in one case of 20 by chance.
+    differ by, 2.8 sd of those `others` of the same recipe and source: by chance farther in one case
+    of 20.
 
     Raises ParameterError if `run` has no recipe and seed of this version, or is not of MNIST.
     """
@@ -135,7 +145,8 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     said = f"final {run.final.score} there, {again.final.score} here"
     if there == here:
         return False, f"NOT the same bits, though the machine is the same, {here}: {said}"
-    accuracies = [other.final.accuracy for other in others if other.recipe == recipe]
+    kind = recipe, run.source
+    accuracies = [r.final.accuracy for r in others if (r.recipe, r.source) == kind]
     said = f"other bits, as expected of another machine ({there} there, {here} here): {said}"
     if len(accuracies) < 3:
         return False, f"{said}; too few seeds of the recipe to say how much is chance"
@@ -213,12 +224,11 @@ def _verify_line(file: Path, line: int) -> None:
 def main() -> None:
     parser = _parser()
     args = parser.parse_args()
-    cores = os.cpu_count() or 1
-    wanted = (args.processes or 1) * args.threads
-    if wanted > cores:
+    wanted, there = (args.processes or 1) * args.threads, joblib.cpu_count()
+    if args.verify is None and args.scheduler is None and wanted > there:
         print(
             f"{args.processes or 1} processes of {args.threads} threads each want {wanted} cores, "
-            f"and there are {cores}: they will wait for each other",
+            f"and there are {there}: they will wait for each other",
             file=sys.stderr,
         )
     try:

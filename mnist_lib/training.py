@@ -12,11 +12,11 @@ from .checkpoint import Checkpoints
 from .data import MNIST, augment, check_data, random_affine
 from .errors import ParameterError, as_seed, check_flags
 from .evaluation import check_goes_on, check_in_training, evaluate, infer, log_probabilities
-from .files import as_folder
+from .files import as_path
 from .history import History
 from .log import Progress, print_again, test_line
 from .machine import environment, keep_freed_memory, return_freed_memory
-from .net import check_net, count_parameters, device_of
+from .net import check_net, count_parameters, crop_of, device_of
 from .recipe import Recipe, check_recipe
 
 
@@ -55,8 +55,8 @@ def train(
     parts = make_parts(net, recipe, len(images))
     _, optimizer, scheduler, average, sampler = parts.values()
     generator = torch.Generator().manual_seed(seed)  # of the CPU, for every device
-    folder = None if folder is None else as_folder("folder", folder)
-    side = getattr(net, "crop", images.shape[-1])
+    folder = None if folder is None else as_path("folder", folder)
+    side = crop_of(net)
     with Checkpoints(folder, record, parts, generator, resume) as checkpoints:
         epochs = checkpoints.load()
         check_goes_on(average.net, data, epochs)
@@ -98,9 +98,10 @@ def check_arguments(
     check_recipe(recipe)
     data.check_batch_size(recipe.batch_size)
     check_flags(resume=resume)
-    if getattr(net, "crop", recipe.crop) != recipe.crop:
+    crop = crop_of(net, recipe.crop)
+    if crop != recipe.crop:
         raise ParameterError(
-            f"net looks at the middle {net.crop} pixels of the images, recipe {recipe.name!r} at "
+            f"net looks at the middle {crop} pixels of the images, recipe {recipe.name!r} at "
             f"{recipe.crop}: make the net with make_net(recipe)"
         )
     check_in_training(net, data, recipe)
@@ -179,18 +180,6 @@ def make_scheduler(
     )
 
 
-def learning_rates(recipe: Recipe, steps: int) -> list[float]:
-    """The learning rate of each of `steps` steps."""
-    optimizer = make_optimizer(nn.Linear(1, 1), recipe)
-    scheduler = make_scheduler(optimizer, recipe, steps)
-    rates = []
-    for _ in range(steps):
-        rates += scheduler.get_last_lr()
-        optimizer.step()
-        scheduler.step()
-    return rates
-
-
 class WeightAverage:
     """Exponential moving average of all weights and batch norm statistics of `net`.
 
@@ -250,8 +239,10 @@ class HardExamples:
     def score_unseen(
         self, epoch: int, net: nn.Module, images: torch.Tensor, labels: torch.Tensor
     ) -> None:
-        """Take in the losses that `epoch` asks for and that are not known, by inference."""
-        unseen = self.losses[: 0 if epoch == 1 else None].isinf().nonzero().squeeze(1)
+        """Before every epoch but the first: take in the losses not known yet, by inference."""
+        if epoch == 1:
+            return
+        unseen = self.losses.isinf().nonzero().squeeze(1)
         if len(unseen):
             self.update(unseen, infer(net, images[unseen]), labels[unseen])
 

@@ -151,8 +151,8 @@ def _recorded() -> tuple[History, ...]:
 def recorded_studies() -> dict[str, list[History]]:
     """The recorded seeds that ship with the library, by recipe, on one machine.
 
-    Those of the small nets are by net, on any machine. Besides, as "notebook", the run of the
-    committed notebook.
+    Those of the small nets are by recipe and net, as "small p998", on any machine. "notebook" is
+    the run of the committed notebook.
     """
     studies = {}
     for run in _recorded():

@@ -184,3 +184,7 @@ def test_another_net_of_the_same_shapes_does_not_go_on(tmp_path, sample):
     with pytest.raises(RunError, match=r"the run of another net: .* name another folder"):
         train(Negative(), few, recipe, folder=tmp_path, verbose=False)
     assert (tmp_path / "history.json").read_bytes() == before
+
+
+def test_no_images_have_no_answers():
+    assert infer(Net(), torch.zeros(0, 28, 28, dtype=torch.uint8)).shape == (0, 10)

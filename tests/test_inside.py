@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn as nn
 
-from mnist_lib import FastNet, Net, ParameterError, inside, layer_table, pretrained, set_seed
+from mnist_lib import FastNet, Net, ParameterError, get_recipe, inside, layer_table, pretrained
+from mnist_lib.net import Views, set_seed
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,14 @@ def test_feature_maps_have_the_layers_shapes(net, sample):
     shapes = {layer.name: layer.output_shape for layer in layer_table(net)}
     assert maps.keys() == shapes.keys()
     assert all(tuple(layer.shape) == shapes[name] for name, layer in maps.items())
+
+
+def test_of_a_net_of_views_the_net_inside_is_shown(net, sample):
+    views, images = Views(net, get_recipe("views")), sample.test_images[:2]
+    seen = inside.feature_maps(views, images[0])
+    assert all(torch.equal(seen[n], m) for n, m in inside.feature_maps(net, images[0]).items())
+    fields = (inside.effective_receptive_field(n, "conv2", images) for n in (views, net))
+    assert torch.equal(*fields)
 
 
 @pytest.mark.parametrize("make", [Net, lambda: FastNet(24)])

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mnist_lib import ParameterError, environment, pick_device
-from mnist_lib.machine import rounding
+from mnist_lib.errors import RunError
+from mnist_lib.machine import own_processes, peak_memory, rounding
 
 
 def test_devices():
@@ -47,6 +48,24 @@ def test_freed_memory_is_kept_until_returned():
     )
     assert at_once < 10  # MiB, of the 100 that were freed
     assert later > 90
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="elsewhere the owner's peak counts, too")
+def test_peak_memory_is_the_processs_own():
+    torch.ones(250_000_000)  # 1 GB
+    assert peak_memory() > 1000
+    with own_processes() as call:
+        assert 100 < call(peak_memory) < 900
+
+
+def test_a_killed_process_is_one_sentence():
+    with own_processes() as call, pytest.raises(RunError, match="killed, perhaps for want of"):
+        call(os._exit, 9)
+
+
+def test_what_a_process_raises_is_raised_here():
+    with own_processes() as call, pytest.raises(ParameterError, match="device must be one of"):
+        call(pick_device, "tpu")
 
 
 def test_rounding_leaves_torch_as_it_was():

@@ -7,7 +7,7 @@ import torch
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from mnist_lib import get_recipe, logged_runs, plots
+from mnist_lib import logged_runs, plots
 
 from .test_history import make
 
@@ -48,26 +48,6 @@ def test_the_sample_is_named_in_every_title():
     figure = plots.plot_curves(make(960, images=1000, source="sample"), logged_runs())
     assert ["SAMPLE" in ax.get_title() for ax in figure.axes] == [True, True]
     plt.close(figure)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "count", "peak", "last_step"),
-    [
-        (get_recipe("assignment"), 1900, 0, 0.01),
-        (get_recipe("fast", epochs=10, warm_up=0.3, first=1, hardest=1), 1000, 3, 0.01),
-        # Of 100 and four times 25 steps, half are the first epoch.
-        (get_recipe("fast", epochs=5, warm_up=0.5, first=1, hardest=0.25), 200, 1, 0.04),
-    ],
-)
-def test_learning_rate_is_the_schedules(ax, recipe, count, peak, last_step):
-    plots.plot_learning_rate(recipe, ax)
-    (points,) = lines(ax).values()
-    assert len(points) == count
-    at, rate = max(points, key=lambda point: point[1])
-    assert at == pytest.approx(peak, abs=0.02)
-    assert rate == pytest.approx(recipe.learning_rate, rel=0.01)
-    assert points[-1][0] == pytest.approx(recipe.epochs - last_step)
-    assert all(tick % 1 == 0 for tick in ax.get_xticks())
 
 
 def test_luck_has_a_dot_and_a_circle_a_run(ax):

@@ -19,7 +19,7 @@ from mnist_lib.data import MNIST
 from mnist_lib.errors import DataError, ParameterError, RunError
 from mnist_lib.files import append_line
 from mnist_lib.jobs import _run
-from mnist_lib.study import _setting, main, study, verify
+from mnist_lib.study import _digest, _setting, main, study, verify
 
 from .conftest import wait_for
 from .test_history import make
@@ -128,7 +128,7 @@ def test_a_study_that_is_stopped_goes_on(path, monkeypatch):
         study(path, recipe, [4, 5], 1)
     line = path.read_text()
     assert line.count("\n") == 1
-    under_way = path.with_suffix("") / "assignment-assignment-mnist-seed-5"
+    (under_way,) = path.with_suffix("").glob("assignment-assignment-*-mnist-seed-5")
     kept = load_history(under_way)
     assert len(kept) == 2
     path.write_text(line + line[:-20])  # as if killed while it wrote
@@ -172,6 +172,8 @@ def test_one_file_takes_recipes_nets_and_folds(path):
     kept[0].record["recipe"]["from the future"] = 1
     path.write_text("".join(run.to_json() for run in kept))
     recipes = [RECIPE, dataclasses.replace(RECIPE, net="sprint")]
+    alike = [RECIPE, dataclasses.replace(RECIPE, learning_rate=0.02)]  # but for a setting
+    assert len(study(path.with_stem("alike"), alike, [3], 1)) == 2
     runs = study(path, recipes, [3, 4], 1)
     assert [(run.record["recipe"]["net"], run.record["seed"]) for run in runs] == [
         *(("assignment", 3), ("assignment", 4)),
@@ -207,7 +209,8 @@ def test_a_study_that_is_stopped_leaves_its_lines_and_nothing_running(tmp_path, 
     )
     args = [str(tmp_path / "study"), "--seeds", "0-9", "--processes", "2"]
     process = start([sys.executable, "-c", code, *args], cwd=ROOT)
-    name = "assignment-assignment-mnist-seed"
+    digest = _digest(get_recipe("assignment"))
+    name = f"assignment-assignment-{digest}-mnist-seed"
     under_way = [tmp_path / "study" / f"{name}-{seed}" for seed in (1, 2)]
     for run in under_way:
         wait_for(run)
@@ -221,7 +224,7 @@ def test_a_study_that_is_stopped_leaves_its_lines_and_nothing_running(tmp_path, 
 
 def test_a_killed_run_is_one_sentence(path, monkeypatch):
     monkeypatch.setattr(jobs, "_run", pretend)
-    with pytest.raises(RunError, match=r"a run was killed, .*: the same command goes on"):
+    with pytest.raises(RunError, match=r"a run was killed, .* the same command goes on"):
         study(path, RECIPE, [0, 10], processes=2)
     assert load_study(path) == [finished(0)]
 
@@ -267,6 +270,7 @@ def test_a_recorded_run_is_made_again(path, monkeypatch, capsys):
         (changed(runs[1]), runs, False, "NOT the same bits, though the machine is the same"),
         (there, near, True, "points, within the"),
         (far, near, False, "-9.00 points, NOT within the"),
+        (there, [dataclasses.replace(r, source="validation") for r in near], False, "too few"),
         (there, near[:2], False, "too few seeds"),
     ]:
         assert verify(run, others, verbose=False) == (holds, ANY)

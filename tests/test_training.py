@@ -168,9 +168,21 @@ def test_label_smoothing_is_torchs(smoothing):
     torch.testing.assert_close(loss, F.cross_entropy(scores, labels, label_smoothing=smoothing))
 
 
+def learning_rates(recipe, steps):
+    """The learning rate of each of so many steps."""
+    optimizer = training.make_optimizer(nn.Linear(1, 1), recipe)
+    scheduler = training.make_scheduler(optimizer, recipe, steps)
+    rates = []
+    for _ in range(steps):
+        rates += scheduler.get_last_lr()
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
 def test_learning_rates_by_hand():
     recipe = dataclasses.replace(EVERYTHING, learning_rate=1.0, warm_up=0.3)
-    rates = training.learning_rates(recipe, 100)
+    rates = learning_rates(recipe, 100)
     assert len(rates) == 100
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(rates[29], rel=0.02) == pytest.approx(1.0, rel=0.02)
@@ -178,7 +190,7 @@ def test_learning_rates_by_hand():
     for line in (rates[:29], rates[30:]):
         steps = [b - a for a, b in itertools.pairwise(line)]
         assert steps == pytest.approx([steps[0]] * len(steps)), "straight"
-    assert training.learning_rates(get_recipe("assignment"), 50) == [0.01] * 50
+    assert learning_rates(get_recipe("assignment"), 50) == [0.01] * 50
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 9])
@@ -186,7 +198,7 @@ def test_one_cycle_of_few_steps(steps):
     """A warm-up of one step, of less, or of none."""
     for warm_up in (0.0, 0.1, 0.2, 0.3, 0.5):
         recipe = get_recipe("sprint", warm_up=warm_up)
-        assert max(training.learning_rates(recipe, steps)) <= recipe.learning_rate * 1.000001
+        assert max(learning_rates(recipe, steps)) <= recipe.learning_rate * 1.000001
 
 
 def test_adam_takes_the_recipes_numbers():
@@ -214,6 +226,11 @@ def test_arguments_that_do_not_fit_are_refused(part, recipe, seed, message):
         mnist_lib.train(FastNet(), part, recipe, seed)
     with pytest.raises(ParameterError, match="resume must be True or False, got 'yes'"):
         mnist_lib.train(FastNet(), part, RECIPE, resume="yes")
+
+
+def test_what_a_wrapped_net_looks_at_is_known(part):
+    with pytest.raises(ParameterError, match="at the middle 28 pixels of the images, recipe 'fast'"):
+        mnist_lib.train(nn.DataParallel(FastNet()), part, get_recipe("fast"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 499])
