@@ -150,7 +150,7 @@ def main() -> None:
     except MnistLibError as error:
         sys.exit(f"{parser.prog}: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"{parser.prog}: stopped; nothing was written")
+        sys.exit(f"{parser.prog}: stopped; no rows were written")
 
 
 if __name__ == "__main__":
