@@ -17,6 +17,8 @@ import os
 import shutil
 import statistics
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import joblib
@@ -24,8 +26,8 @@ from tqdm import tqdm
 
 from .data import load_mnist
 from .errors import MnistLibError, ParameterError, RunError, check, check_whole
-from .files import append_line, as_path, check_writable
-from .history import History, check_history, load_study
+from .files import LOCK, append_line, as_path, check_writable
+from .history import History, check_history, load_history, load_study
 from .jobs import Job, run_here, run_on_cluster
 from .recipe import Recipe, check_recipe, get_recipe
 from .verdict import summary
@@ -56,9 +58,11 @@ def study(
     """
     file = as_path("file", file)
     check("file", str(file), bool(file.name), "the name of a file")
+    if file.is_dir():
+        raise ParameterError(f"{file} is a folder: name a file, such as {file / 'seeds.jsonl'}")
     if file.suffix != ".jsonl":
         file = file.with_name(f"{file.name}.jsonl")
-    under_way = file.with_suffix("")  # where the runs that are not done keep their checkpoints
+    under_way = file.with_suffix(".unfinished")  # where runs that are not done keep checkpoints
     if under_way.is_file():
         raise ParameterError(f"{under_way} is a file where the checkpoints go: name another file")
     check_whole("threads", threads)
@@ -78,35 +82,78 @@ def study(
     done = runs_by_key(file)
     jobs = [job for key, job in wanted.items() if key not in done]
     if jobs:
-        check_writable(under_way)
         if scheduler is None:
             load_mnist(data_dir, source="mnist")  # one download, one refusal; not one a process
+        check_writable(under_way)
         _run_jobs(jobs, file, processes, scheduler)
         done = runs_by_key(file)
     for key in done.keys() & wanted.keys():  # a study may have been killed after a run's line
         if wanted[key].folder:
             shutil.rmtree(wanted[key].folder, ignore_errors=True)
-    if under_way.is_dir() and not any(path.is_dir() for path in under_way.iterdir()):
-        shutil.rmtree(under_way, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other runs are under way, or there are files of others
+        (under_way / LOCK).unlink(missing_ok=True)
+        under_way.rmdir()
     return [done[key] for key in wanted]
 
 
 def _run_jobs(jobs: list[Job], file: Path, processes: int, scheduler: str | None) -> None:
-    ended = run_on_cluster(jobs, scheduler) if scheduler else run_here(jobs, processes)
+    made = run_on_cluster(jobs, scheduler) if scheduler else run_here(jobs, processes)
+    for job in jobs:
+        if kept := _whole_epochs(job):
+            print(f"{_name(job)}: goes on after epoch {kept}", flush=True)
+    ended = set()
+
+    def epochs() -> int:
+        return sum(job.recipe.epochs if job.key in ended else _whole_epochs(job) for job in jobs)
+
+    total = sum(job.recipe.epochs for job in jobs)
+    bar = tqdm(total=total, initial=epochs(), unit="epoch", smoothing=0)
     try:
         # Closed here: else the runs would go on until the traceback is forgotten.
-        bar = tqdm(ended, total=len(jobs), unit="run", smoothing=0)
-        with contextlib.closing(ended), bar:
-            for job, history in bar:
+        with contextlib.closing(made), bar, _shown(bar, epochs):
+            for job, history in made:
                 append_line(file, history.to_json())
+                ended.add(job.key)
                 score = f"best {history.best.score}, final {history.final.score}"
-                name = f"{job.recipe.name}, net {job.recipe.net}, seed {job.seed}"
-                tqdm.write(f"{name}: {score}", file=sys.stdout)
+                tqdm.write(f"{_name(job)}: {score}", file=sys.stdout)
     except RunError as error:
         raise RunError(
             f"{error}; {file} keeps the runs that ended: once the cause is gone, the same command "
             "goes on"
         ) from error
+
+
+def _name(job: Job) -> str:
+    return f"{job.recipe.name}, net {job.recipe.net}, seed {job.seed}"
+
+
+def _whole_epochs(job: Job) -> int:
+    """How many epochs of the run its folder has. On a cluster there is none."""
+    try:
+        return len(load_history(job.folder)) if job.folder else 0
+    except MnistLibError:
+        return 0  # not begun
+
+
+@contextlib.contextmanager
+def _shown(bar: tqdm, count: Callable[[], int]) -> Iterator[None]:
+    """Keep the bar at what `count()` gives, once a second."""
+    stopped = threading.Event()
+
+    def show():
+        while not stopped.wait(1):
+            if (now := count()) != bar.n:
+                bar.n = now
+                bar.refresh()
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+        bar.n = count()
+    finally:
+        stopped.set()
+        thread.join()
 
 
 def _digest(recipe: Recipe) -> str:

@@ -118,7 +118,7 @@ def stop_in_third_epoch(job):
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_a_study_that_is_stopped_goes_on(path, monkeypatch):
+def test_a_study_that_is_stopped_goes_on(path, monkeypatch, capsys):
     recipe = dataclasses.replace(RECIPE, epochs=3)
     whole = jobs.Job(recipe, 5).run()
     monkeypatch.setattr(jobs, "_run", stop_in_third_epoch)
@@ -128,11 +128,16 @@ def test_a_study_that_is_stopped_goes_on(path, monkeypatch):
         study(path, recipe, [4, 5], 1)
     line = path.read_text()
     assert line.count("\n") == 1
-    (under_way,) = path.with_suffix("").glob("assignment-assignment-*-mnist-seed-5")
+    (under_way,) = path.with_suffix(".unfinished").glob("assignment-assignment-*-mnist-seed-5")
     kept = load_history(under_way)
     assert len(kept) == 2
     path.write_text(line + line[:-20])  # as if killed while it wrote
+    capsys.readouterr()
     _, again = study(path, recipe, [4, 5], 1)
+    out, bar = capsys.readouterr()
+    assert "seed 5: goes on after epoch 2" in out
+    assert "2/3" in bar
+    assert "3/3" in bar
     assert losses(again) == losses(whole)
     assert again.epochs[:2] == kept.epochs, "with their seconds: not trained again"
     assert path.read_text() == line + again.to_json()
@@ -187,7 +192,7 @@ def test_one_file_takes_recipes_nets_and_folds(path):
 def test_runs_need_the_full_data_set(tmp_path, cache, mirrors):
     with pytest.raises(DataError, match=f"could not be downloaded .*{mirrors.url}one/"):
         study(tmp_path / "study", RECIPE, [0, 1])
-    assert [file.name for file in (tmp_path / "study").iterdir()] == [".lock"]
+    assert not list(tmp_path.glob("study*"))
 
 
 def pretend(job):
@@ -211,7 +216,7 @@ def test_a_study_that_is_stopped_leaves_its_lines_and_nothing_running(tmp_path, 
     process = start([sys.executable, "-c", code, *args], cwd=ROOT)
     digest = _digest(get_recipe("assignment"))
     name = f"assignment-assignment-{digest}-mnist-seed"
-    under_way = [tmp_path / "study" / f"{name}-{seed}" for seed in (1, 2)]
+    under_way = [tmp_path / "study.unfinished" / f"{name}-{seed}" for seed in (1, 2)]
     for run in under_way:
         wait_for(run)
     process.send_signal(number)  # to the first process alone, as `kill` does
@@ -219,7 +224,7 @@ def test_a_study_that_is_stopped_leaves_its_lines_and_nothing_running(tmp_path, 
     if number == signal.SIGINT:
         assert said.endswith("mnist_lib.study: stopped; the same command goes on with it\n")
     assert load_study(tmp_path / "study.jsonl") == [finished(0, get_recipe("assignment"))]
-    assert sorted((tmp_path / "study").glob("*seed-*")) == under_way
+    assert sorted((tmp_path / "study.unfinished").glob("*seed-*")) == under_way
 
 
 def test_a_killed_run_is_one_sentence(path, monkeypatch):
@@ -227,6 +232,21 @@ def test_a_killed_run_is_one_sentence(path, monkeypatch):
     with pytest.raises(RunError, match=r"a run was killed, .* the same command goes on"):
         study(path, RECIPE, [0, 10], processes=2)
     assert load_study(path) == [finished(0)]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_files_of_others_stay(path):
+    """Beside the study's own, wherever they are; a folder is no study's file."""
+    beside, under_way = path.with_suffix(""), path.with_suffix(".unfinished")
+    for folder in (beside, under_way):
+        folder.mkdir()
+        (folder / "mine.txt").touch()
+    with pytest.raises(ParameterError, match="study is a folder: name a file"):
+        study(beside, RECIPE, [3])
+    study(path, RECIPE, [3])
+    assert (beside / "mine.txt").exists()
+    assert (under_way / "mine.txt").exists()
+    assert not list(under_way.glob("*seed*"))
 
 
 @pytest.mark.parametrize("args", ["--seeds a", "--seeds 3-1", "--set epochs=0", "--processes 0"])
