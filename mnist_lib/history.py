@@ -148,8 +148,7 @@ class History:
             return cls(epochs, source, record)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
-            several = "Extra data" in str(error)  # the next line
-            hint = "; load_study reads a study" if several else ""
+            hint = "; load_study reads a study" if "Extra data" in str(error) else ""
             raise DataError(
                 f"{name} is not a history written by mnist_lib: {reason}{hint}"
             ) from None

@@ -125,14 +125,16 @@ def rounding() -> str:
 
 
 def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux, or a sandbox
-    return platform.processor() or platform.machine()
+    return _of_proc("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
+
+
+def _of_proc(file: str, name: str) -> str | None:
+    """What Linux tells of `name` in a file of /proc; None elsewhere, or in a sandbox."""
+    with contextlib.suppress(OSError), open(file, encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith(name):
+                return line.partition(":")[2].strip()
+    return None
 
 
 def peak_memory() -> int | None:
@@ -140,10 +142,8 @@ def peak_memory() -> int | None:
 
     Of a process that shares libraries with others, each counts them as its own.
     """
-    with contextlib.suppress(OSError, StopIteration):
-        with open("/proc/self/status", encoding="utf-8") as lines:
-            line = next(line for line in lines if line.startswith("VmHWM:"))
-        return round(int(line.split()[1]) * 1024 / 1e6)
+    if peak := _of_proc("/proc/self/status", "VmHWM"):  # in kB, which are KiB
+        return round(int(peak.split()[0]) * 1024 / 1e6)
     try:
         import resource
     except ImportError:

@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 
 from .errors import ParameterError
-from .net import check_net, output_of, unwrapped
+from .net import check_net, crop_of, output_of, unwrapped
 from .tables import Table
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -98,7 +98,7 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     parameter = next(net.parameters())
     image = torch.zeros(2, *input_shape, device=parameter.device, dtype=parameter.dtype)
     image.requires_grad_()  # so that torch keeps the way that the data takes
-    trace = _Trace(tuple(min(side, getattr(net, "crop", side)) for side in input_shape[1:]))
+    trace = _Trace(tuple(min(side, crop_of(net, side)) for side in input_shape[1:]))
     for name, module in net.named_modules():
         if not list(module.children()):
             module.register_forward_pre_hook(partial(trace.enter, name))

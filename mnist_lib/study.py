@@ -75,8 +75,8 @@ def study(
         check_recipe(recipe)
         for seed in seeds:
             source = "validation" if validation else "mnist"
-            run = f"{recipe.name}-{recipe.net}-{_digest(recipe)}-{source}-seed-{seed}"
-            folder = under_way / run
+            name = f"{recipe.name}-{recipe.net}-{_digest(recipe)}-{source}-seed-{seed}"
+            folder = under_way / name
             job = Job(recipe, seed, source, threads, data_dir, None if scheduler else folder)
             wanted[job.key] = job
     done = runs_by_key(file)
@@ -98,16 +98,17 @@ def study(
 
 def _run_jobs(jobs: list[Job], file: Path, processes: int, scheduler: str | None) -> None:
     made = run_on_cluster(jobs, scheduler) if scheduler else run_here(jobs, processes)
-    for job in jobs:
-        if kept := _whole_epochs(job):
-            print(f"{_name(job)}: goes on after epoch {kept}", flush=True)
+    kept = [_whole_epochs(job) for job in jobs]
+    for job, count in zip(jobs, kept, strict=True):
+        if count:
+            print(f"{_name(job)}: goes on after epoch {count}", flush=True)
     ended = set()
 
     def epochs() -> int:
         return sum(job.recipe.epochs if job.key in ended else _whole_epochs(job) for job in jobs)
 
     total = sum(job.recipe.epochs for job in jobs)
-    bar = tqdm(total=total, initial=epochs(), unit="epoch", smoothing=0)
+    bar = tqdm(total=total, initial=sum(kept), unit="epoch", smoothing=0)
     try:
         # Closed here: else the runs would go on until the traceback is forgotten.
         with contextlib.closing(made), bar, _shown(bar, epochs):

@@ -129,6 +129,7 @@ def test_a_study_that_is_stopped_goes_on(path, monkeypatch, capsys):
     line = path.read_text()
     assert line.count("\n") == 1
     (under_way,) = path.with_suffix(".unfinished").glob("assignment-assignment-*-mnist-seed-5")
+    assert (under_way / "checkpoint-2.pt").exists()
     kept = load_history(under_way)
     assert len(kept) == 2
     path.write_text(line + line[:-20])  # as if killed while it wrote
@@ -229,7 +230,7 @@ def test_a_study_that_is_stopped_leaves_its_lines_and_nothing_running(tmp_path, 
 
 def test_a_killed_run_is_one_sentence(path, monkeypatch):
     monkeypatch.setattr(jobs, "_run", pretend)
-    with pytest.raises(RunError, match=r"a run was killed, .* the same command goes on"):
+    with pytest.raises(RunError, match=r"a run was killed, .*: once .*, the same command goes on"):
         study(path, RECIPE, [0, 10], processes=2)
     assert load_study(path) == [finished(0)]
 
