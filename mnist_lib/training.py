@@ -39,6 +39,8 @@ def train(
     Training losses include label smoothing; test losses do not. `verbose` prints in the
     assignment's format, the bar to stderr and the test lines to stdout; `parse_log` reads both.
 
+    On the sample, every epoch takes all images, whatever the recipe's `first` and `hardest`.
+
     With a `folder`, each epoch leaves a checkpoint in it. A run that was stopped resumes after its
     last whole epoch and ends with the same bits; a finished one is not trained again. With `resume`
     False it is trained anew, and replaces what is there.
@@ -47,7 +49,7 @@ def train(
     finite (at once on the CPU, elsewhere when the epoch ends), or if `folder` holds another run, is
     in use by one or cannot be written.
     """
-    seed = check_arguments(net, data, recipe, seed, resume)
+    recipe, seed = check_arguments(net, data, recipe, seed, resume)
     record = make_record(net, data, recipe, seed)
     data = data.to(device_of(net))  # images stay bytes, normalised by batch
     images, labels = data.train_images, data.train_labels
@@ -66,7 +68,9 @@ def train(
             net.train()
             steps = recipe.epoch_steps(len(images))[epoch - 1]
             with Progress(epoch, recipe, steps, verbose) as progress:
-                sampler.score_unseen(epoch, average.net, images, labels)
+                if len(unseen := sampler.unseen(epoch)):
+                    progress.say(f"scoring the {len(unseen):,} images not seen yet")
+                    sampler.score(unseen, average.net, images, labels)
                 for batch, moves in sampler.batches(epoch, generator):
                     optimizer.zero_grad()
                     output = forward(augment(images[batch], moves, recipe, side))
@@ -91,11 +95,12 @@ def train(
 
 def check_arguments(
     net: nn.Module, data: MNIST, recipe: Recipe, seed: int | None, resume: bool
-) -> int:
-    """The seed. Raises ParameterError unless these are arguments of `train` that fit together."""
+) -> tuple[Recipe, int]:
+    """Recipe and seed. Raises ParameterError unless all are arguments of `train` that fit."""
     check_net(net)
     check_data(data)
     check_recipe(recipe)
+    recipe = recipe.for_source(data.source)
     data.check_batch_size(recipe.batch_size)
     check_flags(resume=resume)
     crop = crop_of(net, recipe.crop)
@@ -105,7 +110,7 @@ def check_arguments(
             f"{recipe.crop}: make the net with make_net(recipe)"
         )
     check_in_training(net, data, recipe)
-    return as_seed(seed)
+    return recipe, as_seed(seed)
 
 
 def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
@@ -236,15 +241,15 @@ class HardExamples:
         kept = count if recipe.hardest < 1 else 0
         self.losses = torch.full((kept,), torch.inf, device=device)
 
-    def score_unseen(
-        self, epoch: int, net: nn.Module, images: torch.Tensor, labels: torch.Tensor
+    def unseen(self, epoch: int) -> torch.Tensor:
+        """The images (N,) whose losses `epoch` needs and nobody knows: none before the first."""
+        return (self.losses if epoch > 1 else self.losses[:0]).isinf().nonzero().squeeze(1)
+
+    def score(
+        self, batch: torch.Tensor, net: nn.Module, images: torch.Tensor, labels: torch.Tensor
     ) -> None:
-        """Before every epoch but the first: take in the losses not known yet, by inference."""
-        if epoch == 1:
-            return
-        unseen = self.losses.isinf().nonzero().squeeze(1)
-        if len(unseen):
-            self.update(unseen, infer(net, images[unseen]), labels[unseen])
+        """Take in the losses of the images `batch` (N,) by inference."""
+        self.update(batch, infer(net, images[batch]), labels[batch])
 
     @torch.no_grad()
     def update(self, batch: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:

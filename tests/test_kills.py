@@ -98,20 +98,6 @@ def test_two_runs_at_once(sample, tmp_path):
     assert run(part, tmp_path, RECIPE) == run(part, None, RECIPE)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 300 kB: its folder, and how to mount it again otherwise."""
-
-    def mount(options):
-        command = f"mount -t tmpfs -o {options} none {tmp_path}"
-        return subprocess.run(command, shell=True, capture_output=True)
-
-    if mount("size=300k").returncode:
-        pytest.skip("mounting takes root")
-    yield tmp_path, lambda options: mount(f"remount,{options}")
-    subprocess.run(["umount", tmp_path], check=True)
-
-
 def test_full_disk(sample, small_disk):
     part, (folder, remount) = few(sample, 64), small_disk
     message = f"2.pt cannot be written: No space left on .*: mend .*; epoch 1 is kept in {folder}$"

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import itertools
 import re
 import time
 
@@ -95,15 +94,10 @@ def test_without_a_terminal_nothing_breaks(monkeypatch):
     assert steps([2.0, 1.0], verbose=True).losses == [2.0, 1.0]
 
 
-@pytest.mark.parametrize(("cores", "threads", "said"), [(1.9, 2, 0), (1.2, 2, 1), (0.5, 1, 0)])
-def test_busy_cores_are_noticed_once(monkeypatch, capsys, cores, threads, said):
-    monkeypatch.setattr(log, "_said", [])
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    clock = itertools.count()
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(time, "process_time", lambda: cores * next(clock))
-    steps([1.0] * 20, verbose=True)
-    steps([1.0] * 20, verbose=False)
-    shown = capsys.readouterr().err
-    assert shown.count(f"{threads} threads get the time of 1.2 cores: on busy cores") == said
-    assert shown.count("OMP_NUM_THREADS=1") == said
+def test_what_comes_before_the_first_step_is_said(capsys):
+    with log.Progress(2, RECIPE, 1, verbose=True) as progress:
+        progress.say("scoring 39,000 images")
+        assert "epoch 2 of 2, scoring 39,000 images:   0%" in capsys.readouterr().err
+        loss = torch.tensor(1.0)
+        progress.step(loss, torch.zeros(1, 10), torch.zeros(1).long())
+    assert "scoring" not in capsys.readouterr().err.splitlines()[-1]

@@ -75,16 +75,16 @@ def test_order_is_shuffled_from_the_generator():
 def test_if_all_are_trained_on_nothing_is_kept():
     examples = HardExamples(3, get_recipe("assignment"), CPU)
     examples.update(torch.tensor([0]), certain([0.5]), torch.tensor([0]))
-    examples.score_unseen(2, None, None, None)  # none is asked of any net
+    assert len(examples.unseen(2)) == 0, "none is asked of any net"
     assert examples.state_dict()["losses"].numel() == 0
     assert sorted(order(examples, 9)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("recipe", [QUARTER, HALF_UNSEEN])
-def test_training_takes_the_hardest(sample, monkeypatch, recipe):
+def test_training_takes_the_hardest(digits, monkeypatch, recipe):
     """Its calls played again: an image's loss is its last step's or, if unseen, the average's."""
     set_seed(0)
-    calls, part, net = [], sample.take(500), make_net(recipe)
+    calls, part, net = [], digits.take(500), make_net(recipe)
 
     def watch(owner, name):
         function = getattr(owner, name)

@@ -32,8 +32,8 @@ def without_times(history):
 
 
 @pytest.fixture(scope="module")
-def part(sample):
-    return sample.take(500)
+def part(digits):
+    return digits.take(500)
 
 
 @pytest.fixture(scope="module")

