@@ -16,6 +16,7 @@ from .parse import logged_run, logged_runs, parse_log
 from .run import load_weights, pretrained, run_folder, save_run
 from .evaluation import evaluate, infer
 from .training import train
+from .threads import check_threads, choose_threads
 from .digit import Prediction, predict, prepare
 from .export import export_onnx
 from .tables import Table, epochs_table, recipe_table

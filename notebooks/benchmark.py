@@ -1,4 +1,4 @@
-"""How fast is training? `python -m mnist_lib.benchmark`: the assignment's way beside ours.
+"""How fast is training? `python notebooks/benchmark.py`: the assignment's way beside ours.
 
 The assignment's way reads images through DataLoader, ToTensor and Normalize into the net as the
 assignment writes it, with torch's default optimiser; ours is `train`. They take turns, so that a
@@ -7,14 +7,18 @@ that ours makes (`keep_freed_memory`) would speed up the other too. Then come th
 epochs, over as many images in every round.
 
 Each row is a median over the rounds: machine, device, way, threads, batch and the seconds of an
-epoch, or of all the recipe's epochs, scaled to MNIST's 60,000 images. With --file, the rows are
-added to it as JSON, one a line.
+epoch, or of all the recipe's epochs, scaled to MNIST's 60,000 images. With --busy the rows are of
+whole runs of `fast`, their tests included, alone and beside one and two busy processes, with the
+threads that torch starts and those of `choose_threads`. With --file, the rows are added to it as
+JSON, one a line.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,14 +27,15 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from .data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist
-from .errors import MnistLibError
-from .files import append_line
-from .machine import environment, own_processes
-from .net import Net, make_net
-from .recipe import RECIPES, Recipe, get_recipe
-from .tables import lay_out
-from .training import train
+from mnist_lib.data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist
+from mnist_lib.errors import MnistLibError
+from mnist_lib.files import append_line
+from mnist_lib.machine import environment, own_processes
+from mnist_lib.net import Net, make_net
+from mnist_lib.recipe import RECIPES, Recipe, get_recipe
+from mnist_lib.tables import lay_out
+from mnist_lib.threads import choose_threads
+from mnist_lib.training import train
 
 
 class Transformed(Dataset):
@@ -110,6 +115,36 @@ def benchmark(
     ]
 
 
+def whole_run(data: MNIST, recipe: Recipe, way: str) -> tuple[float, int]:
+    """Seconds of a run with all its tests, and its threads: torch's own, or chosen for it."""
+    start = time.perf_counter()
+    if way == "threads chosen":
+        choose_threads(None, recipe, 0, None, torch.device("cpu"))
+    train(make_net(recipe), data, recipe, verbose=False)
+    return time.perf_counter() - start, torch.get_num_threads()
+
+
+def beside_busy_processes(data: MNIST, rounds: int) -> list[dict]:
+    """The rows of --busy."""
+    recipe, made, measured = RECIPES["fast"], environment(torch.device("cpu")), {}
+    jobs = list(itertools.product(range(3), ("threads of torch", "threads chosen")))
+    with own_processes() as call:
+        for _, (busy, way) in itertools.product(range(rounds), jobs):
+            with contextlib.ExitStack() as others:
+                for _ in range(busy):
+                    loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                    others.callback(loop.kill)
+                measured.setdefault((busy, way), []).append(call(whole_run, data, recipe, way))
+    sizes = {"batch": recipe.batch_size, "rounds": rounds, "images": len(data.train_images)}
+    return [
+        made
+        | {"way": f"whole fast, {way}", "busy": busy, "threads": runs[-1][1]}
+        | sizes
+        | {"seconds": statistics.median(seconds for seconds, _ in runs)}
+        for (busy, way), runs in measured.items()
+    ]
+
+
 def table(rows: list[dict]) -> str:
     """Rows as text; an epoch's with its ratio to the assignment's way."""
     theirs = {(r["threads"], r["batch"]): r["seconds"] for r in rows if r["way"] == "assignment"}
@@ -130,11 +165,12 @@ def _whole(text: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="mnist_lib.benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__)
     parser.add_argument("--images", type=_whole, default=9_600, help="training images a round")
     parser.add_argument("--rounds", type=_whole, default=5, help="the median is taken")
     parser.add_argument("--threads", type=_whole, nargs="+", default=[1, 2], help="of the CPU")
     parser.add_argument("--batches", type=_whole, nargs="+", default=[32, 128, 512], help="sizes")
+    parser.add_argument("--busy", action="store_true", help="whole runs beside busy processes")
     parser.add_argument("--file", type=Path, help="a .jsonl that the rows are added to")
     parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
     args = parser.parse_args()
@@ -142,9 +178,14 @@ def main() -> None:
         data = load_mnist(args.data_dir)
         if args.file:
             append_line(args.file, "")  # before the hours, not after them
-        rows = benchmark(data, args.images, args.rounds, args.threads, args.batches)
-        print(f"{data}; the median of {args.rounds} rounds of {args.images:,} images\n")
-        print(table(rows))
+        if args.busy:
+            rows = beside_busy_processes(data, args.rounds)
+            for row in rows:
+                print(f"{row['busy']} busy, {row['way']}, {row['threads']}: {row['seconds']:.1f} s")
+        else:
+            rows = benchmark(data, args.images, args.rounds, args.threads, args.batches)
+            print(f"{data}; the median of {args.rounds} rounds of {args.images:,} images\n")
+            print(table(rows))
         for row in rows if args.file else ():
             append_line(args.file, json.dumps(row) + "\n")
     except MnistLibError as error:

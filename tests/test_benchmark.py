@@ -4,10 +4,11 @@ import json
 import sys
 from contextlib import nullcontext
 
+import benchmark
 import pytest
+from benchmark import table
 
-from mnist_lib import RECIPES, benchmark
-from mnist_lib.benchmark import table
+from mnist_lib import RECIPES
 
 
 def run(monkeypatch, sample, *args):
@@ -55,3 +56,15 @@ def test_bad_arguments_are_one_sentence(monkeypatch, sample, capsys, args, messa
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, sample, *args)
     assert message in capsys.readouterr().err + str(caught.value)
+
+
+def test_whole_runs_beside_busy_processes(monkeypatch, sample):
+    """By hand: the seconds' median, the threads of the last."""
+    made = iter([(3.0, 2), (4.0, 1)] * 3 + [(5.0, 2), (2.0, 1)] * 3)
+    monkeypatch.setattr(benchmark, "own_processes", lambda: nullcontext(lambda *_: next(made)))
+    rows = benchmark.beside_busy_processes(sample, rounds=2)
+    assert [(row["busy"], row["threads"], row["seconds"]) for row in rows] == [
+        (busy, threads, seconds) for busy in range(3) for threads, seconds in ((2, 4.0), (1, 3.0))
+    ]
+    ways = {row["way"] for row in rows}
+    assert ways == {"whole fast, threads of torch", "whole fast, threads chosen"}

@@ -109,6 +109,7 @@ BAD = [
     ({"recipe": "best"}, "ParameterError: recipe must be one of assignment, steady, fast, "),
     ({"batch_size": 501}, "ParameterError: batch_size is 501, but there are only 500"),
     ({"seed": "x"}, "ParameterError: seed must be a whole number"),
+    ({"threads": 0}, "ParameterError: threads must be a whole number from 1 to 256, got 0"),
     ({"drive": True}, "ParameterError: drive is True, but this is not Colab"),
     ({"device": "tpu"}, "ParameterError: device must be one of auto"),
     ({"data_source": "web"}, "ParameterError: data_source must be one of auto, mnist, sample"),
@@ -151,7 +152,7 @@ def test_help_lists_every_parameter_with_type_and_text():
         text=True,
     )
     assert result.returncode == 0
-    names = ["recipe", "epochs", "batch_size", "learning_rate", "seed", "device"]
+    names = ["recipe", "epochs", "batch_size", "learning_rate", "seed", "device", "threads"]
     names += ["data_dir", "data_source", "train_images", "run_dir", "drive", "resume"]
     shown = re.findall(r"(?m)^  (\w+): (?:str|int|float|bool) \(default .+?\)\s+\S", result.stdout)
     assert shown == names

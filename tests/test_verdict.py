@@ -49,8 +49,31 @@ def test_claims_by_hand(correct, expected):
 
 
 def test_shares_are_compared_exactly_on_another_test_size():
-    assert holds(Net(), make(994, images=1000))[1] is False  # 99.4%
-    assert holds(Net(), make(995, images=1000))[1] is True
+    assert not touched(make(994, images=1000))  # 99.4%
+    assert touched(make(995, images=1000))
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        make(999, images=1000, source="sample"),
+        make(*[4999] * 5, images=5000, source="validation"),
+        make(9999, source="fashion"),
+        make(999, images=1000),
+    ],
+)
+def test_what_only_mnist_can_tell_is_not_answered_on_other_data(history):
+    for net, fewer in ((Net(), True), (nn.Linear(100, 199), False)):
+        judged = verdict(net, history)
+        assert holds(net, history) == [fewer, *[None] * (4 if len(history) == 5 else 3)]
+        assert judged.holds is fewer
+        assert f": {fewer:d} of 1 claim holds" in judged.summary()
+        assert "99.44%" not in judged.summary(), "it is not among those that do not hold"
+        rows = str(judged).splitlines()
+        assert sum(row.endswith("cannot be told") for row in rows) == len(judged.claims) - 1
+        assert "recorded" not in rows[2], "a column without a seed"
+        for last in (rows[-1], judged.summary()):
+            assert last.endswith("the folder that MNIST_DATA names.")
 
 
 def test_another_net_is_graded_by_its_parameters():
