@@ -1,6 +1,7 @@
 """Shared fixtures. No test needs the network or MNIST; real digits come from the sample."""
 
 import contextlib
+import ctypes
 import dataclasses
 import gzip
 import hashlib
@@ -8,6 +9,7 @@ import http.server
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -24,6 +26,12 @@ from mnist_lib.data import load_sample
 INDEX_OFF = {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
 INDEX_ON = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
 os.environ.update(INDEX_OFF)
+
+
+def pytest_configure():
+    """The workers of `pytest -n` end with it, however that ends, and not at their test's end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        die_with(os.getppid())
 
 
 def pytest_collection_modifyitems(items):
@@ -44,6 +52,14 @@ def digits(sample):
     return dataclasses.replace(sample, source="digits")
 
 
+def die_with(parent):
+    """Have this process killed when its parent, by its id, goes: also by SIGKILL, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # gone already
+        os._exit(1)
+
+
 def wait_for(path, seconds=120):
     """Until another process has made it."""
     end = time.monotonic() + seconds
@@ -55,16 +71,17 @@ def wait_for(path, seconds=120):
 @pytest.fixture
 def start():
     """Start a command as a terminal does, so that Ctrl-C (SIGINT) reaches it; killed in the end."""
+    parent = os.getpid()
+
+    def prepare():
+        die_with(parent)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+
     with contextlib.ExitStack() as started:
 
         def popen(command, **options):
             process = subprocess.Popen(
-                command,
-                stderr=subprocess.PIPE,
-                text=True,
-                # A shell's background jobs, and so their children, ignore SIGINT.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-                **options,
+                command, stderr=subprocess.PIPE, text=True, preexec_fn=prepare, **options
             )
             started.enter_context(process)
             started.callback(process.kill)

@@ -22,7 +22,10 @@ import torch
 import mnist_lib
 from mnist_lib.data import load_sample
 
+from .conftest import die_with
+
 KILLS = 20
+ATTEMPTS = 10 * KILLS  # at a recipe's random kills: a quiet machine takes 30
 # Of each way to train one: the other recipes keep and draw nothing that these do not.
 NAMES = ("fast", "assignment", "steady", "sprint")
 RECIPES = {name: mnist_lib.get_recipe(name, epochs=3) for name in NAMES}
@@ -31,9 +34,9 @@ FORK = multiprocessing.get_context("fork")
 
 
 def few(data, count):
-    """So many training images, and 100 test images."""
+    """So many training images, and 100 test images: not the sample, whose epochs take all."""
     tested = {name: getattr(data, name)[:100] for name in ("test_images", "test_labels")}
-    return dataclasses.replace(data.take(count), **tested)
+    return dataclasses.replace(data.take(count), source="few", **tested)
 
 
 def run(data, folder, recipe, seed=0, verbose=False, net=mnist_lib.make_net, **options):
@@ -48,7 +51,8 @@ def run(data, folder, recipe, seed=0, verbose=False, net=mnist_lib.make_net, **o
 
 def killed(work, after=None, point=0):
     """Whether `work`, in a process of its own, was killed: after seconds, or at a point."""
-    child = FORK.Process(target=lambda: (die_at(point), work()))
+    parent = os.getpid()
+    child = FORK.Process(target=lambda: (die_with(parent), die_at(point), work()))
     child.start()
     child.join(after)
     child.kill()  # unless it has ended
@@ -92,10 +96,18 @@ def kill_runs(sample, folder):
     whole = time.perf_counter() - start
     random.seed(folder.name)
     kills, runs = {"at_random": 0, "writing": 0}, 0
-    while kills["at_random"] < KILLS or runs < 2:  # on a busy machine, one run may take them all
-        while train(f"run-{runs}", after=random.uniform(0, whole)):
+    for _ in range(ATTEMPTS):
+        # `whole` follows the machine: were it too short no run would end, too long none be killed.
+        if train(f"run-{runs}", after=random.uniform(0, whole)):
             kills["at_random"] += 1
+            whole *= 1.2
+            continue
         runs += 1
+        whole /= 2
+        if kills["at_random"] >= KILLS and runs >= 2:
+            break
+    else:
+        raise AssertionError(f"{folder.name}: {kills}, {runs} runs ended, in {ATTEMPTS} attempts")
     while folder.name == "fast" and train(f"run-{runs}", point=kills["writing"] + 1):
         kills["writing"] += 1
         train(f"run-{runs}")
@@ -107,6 +119,6 @@ def kill_runs(sample, folder):
 
 if __name__ == "__main__":
     folders = [Path(sys.argv[1], name) for name in RECIPES]
-    with ProcessPoolExecutor(2, FORK) as pool:
+    with ProcessPoolExecutor(2, FORK, die_with, (os.getpid(),)) as pool:
         counts = pool.map(kill_runs, itertools.repeat(load_sample()), folders)
     print(json.dumps(dict(zip(RECIPES, counts, strict=True))))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from mnist_lib import RunError, get_recipe, load_history, run_folder
 from mnist_lib.files import held
 
-from .conftest import wait_for
+from .conftest import die_with, wait_for
 from .killing import FORK, KILLS, RECIPES, few, run
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,7 @@ def kills(tmp_path_factory):
     """What tests.killing counts, by recipe; with one thread, as a pool cannot be forked."""
     command = [sys.executable, "-m", "tests.killing", tmp_path_factory.mktemp("kills")]
     options = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "timeout": 600}
+    options["preexec_fn"] = partial(die_with, os.getpid())
     result = subprocess.run(command, **options, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return json.loads(result.stdout.splitlines()[-1])
@@ -81,8 +83,10 @@ def test_stop_in_jupyter(tmp_path):
 
 def test_two_runs_at_once(sample, tmp_path):
     """The second is refused while the first lives, and not by what it left when it is killed."""
+    parent = os.getpid()
 
     def hold():
+        die_with(parent)
         with held(tmp_path):
             ready.set()
             time.sleep(60)

@@ -78,7 +78,7 @@ def test_record_tells_what_was_done(part, trained):
     expected = {"seed": 0, "train_images": 500, "parameters": 13_322, "data": part.digest}
     expected |= mnist_lib.environment(torch.device("cpu"))
     assert history.record == expected | {"recipe": dataclasses.asdict(RECIPE)}
-    assert (history.record["torch"], history.source) == (torch.__version__, "sample")
+    assert (history.record["torch"], history.source) == (torch.__version__, "digits")
     assert history.record["threads"] == torch.get_num_threads()
 
 
@@ -93,6 +93,22 @@ def test_it_learns(sample):
     _, history = run(sample, get_recipe("assignment", epochs=2))
     assert history.final.accuracy > 85
     assert history.final.test_loss < history.epochs[0].test_loss
+
+
+def test_on_the_sample_every_epoch_takes_all_images(sample, digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_RUNS", str(tmp_path))
+    shares = dataclasses.replace(EVERYTHING, first=0.5, hardest=0.1)
+    net, history = run(sample.take(640), shares)
+    assert [epoch.batches for epoch in history] == [10, 10]
+    assert history.recipe == dataclasses.replace(shares, first=1.0, hardest=1.0)
+    _, whole = run(digits.take(640), history.recipe)
+    assert without_times(history) == without_times(whole), "nothing else is changed"
+    _, own = run(digits.take(640), shares)
+    assert [epoch.batches for epoch in own] == [5, 1]
+    fast = get_recipe("fast")
+    for recipe in (fast, fast.for_source("sample")):
+        folder = mnist_lib.run_folder(None, recipe, 0, sample)
+        assert folder.name == "fast-seed0-sample"
 
 
 CHANGES = (
