@@ -191,7 +191,7 @@ def test_one_file_takes_recipes_nets_and_folds(path):
 
 
 def test_runs_need_the_full_data_set(tmp_path, cache, mirrors):
-    with pytest.raises(DataError, match="MNIST cannot be had .*mirrors: Not Found"):
+    with pytest.raises(DataError, match=r"MNIST cannot be had .*mirrors: Not Found"):
         study(tmp_path / "study", RECIPE, [0, 1])
     assert not list(tmp_path.glob("study*"))
 

@@ -98,7 +98,7 @@ def test_it_learns(sample):
 def test_on_the_sample_every_epoch_takes_all_images(sample, digits, tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_RUNS", str(tmp_path))
     shares = dataclasses.replace(EVERYTHING, first=0.5, hardest=0.1)
-    net, history = run(sample.take(640), shares)
+    _, history = run(sample.take(640), shares)
     assert [epoch.batches for epoch in history] == [10, 10]
     assert history.recipe == dataclasses.replace(shares, first=1.0, hardest=1.0)
     _, whole = run(digits.take(640), history.recipe)
