@@ -151,7 +151,7 @@ def _fetch(wanted: list[str], looked: list[str]) -> Iterator[tuple[str, bytes]]:
                 yield name, content
                 left.remove(name)
             return
-        except DataError as error:
+        except (DataError, OSError) as error:  # OSError: it has no room for files
             looked.append(f"{source}: {error}")
     first, *_, last = FILES
     raise DataError(
