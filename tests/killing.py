@@ -13,11 +13,13 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 import mnist_lib
 from mnist_lib.data import load_sample
@@ -25,7 +27,7 @@ from mnist_lib.data import load_sample
 from .conftest import die_with
 
 KILLS = 20
-ATTEMPTS = 10 * KILLS  # at a recipe's random kills: a quiet machine takes 30
+ATTEMPTS, LONGEST = 200, 60.0  # at random kills, and seconds of one; a quiet machine: 30, and 2
 # Of each way to train one: the other recipes keep and draw nothing that these do not.
 NAMES = ("fast", "assignment", "steady", "sprint")
 RECIPES = {name: mnist_lib.get_recipe(name, epochs=3) for name in NAMES}
@@ -51,8 +53,15 @@ def run(data, folder, recipe, seed=0, verbose=False, net=mnist_lib.make_net, **o
 
 def killed(work, after=None, point=0):
     """Whether `work`, in a process of its own, was killed: after seconds, or at a point."""
-    parent = os.getpid()
-    child = FORK.Process(target=lambda: (die_with(parent), die_at(point), work()))
+
+    def begin(parent):
+        die_with(parent)
+        # Its own is a semaphore that all children share: held by one that is killed, it stops all.
+        tqdm.set_lock(threading.RLock())
+        die_at(point)
+        work()
+
+    child = FORK.Process(target=begin, args=(os.getpid(),))
     child.start()
     child.join(after)
     child.kill()  # unless it has ended
@@ -95,19 +104,15 @@ def kill_runs(sample, folder):
     train("undisturbed")
     whole = time.perf_counter() - start
     random.seed(folder.name)
-    kills, runs = {"at_random": 0, "writing": 0}, 0
-    for _ in range(ATTEMPTS):
-        # `whole` follows the machine: were it too short no run would end, too long none be killed.
-        if train(f"run-{runs}", after=random.uniform(0, whole)):
-            kills["at_random"] += 1
-            whole *= 1.2
-            continue
-        runs += 1
-        whole /= 2
-        if kills["at_random"] >= KILLS and runs >= 2:
-            break
-    else:
-        raise AssertionError(f"{folder.name}: {kills}, {runs} runs ended, in {ATTEMPTS} attempts")
+    kills, runs, ended = {"at_random": 0, "writing": 0}, 0, False
+    while runs < 2 or kills["at_random"] < KILLS or not ended:
+        stand = f"{folder.name}: {kills}, {runs} runs ended, the next kill within {whole:.1f} s"
+        assert kills["at_random"] + runs < ATTEMPTS, stand
+        assert whole < LONGEST, stand
+        ended = not train(f"run-{runs}", after=random.uniform(0, whole))
+        kills["at_random"] += not ended
+        runs += ended
+        whole *= 0.5 if ended else 1.2  # as the machine's pace changes: neither all killed nor none
     while folder.name == "fast" and train(f"run-{runs}", point=kills["writing"] + 1):
         kills["writing"] += 1
         train(f"run-{runs}")

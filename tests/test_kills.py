@@ -83,15 +83,15 @@ def test_stop_in_jupyter(tmp_path):
 
 def test_two_runs_at_once(sample, tmp_path):
     """The second is refused while the first lives, and not by what it left when it is killed."""
-    parent = os.getpid()
 
-    def hold():
+    def hold(parent):
         die_with(parent)
         with held(tmp_path):
             ready.set()
             time.sleep(60)
 
-    part, ready, first = few(sample, 64), FORK.Event(), FORK.Process(target=hold)
+    part, ready = few(sample, 64), FORK.Event()
+    first = FORK.Process(target=hold, args=(os.getpid(),))
     first.start()
     assert ready.wait(60)
     with pytest.raises(RunError, match=rf"in use by another run: .* remove {tmp_path}/\.lock"):
