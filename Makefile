@@ -59,4 +59,4 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 clean:  ## remove .venv and what was built
-	rm -rf $(VENV) dist build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-oldest dist build *.egg-info .pytest_cache .ruff_cache .import_linter_cache

@@ -173,7 +173,7 @@ def _paper(grey: np.ndarray) -> np.ndarray:
     seen, at = grey[::4, ::4].ravel(), terms[::4, ::4].reshape(-1, 6)  # which is enough to fit
     off, near = np.abs(seen - level), max(0.25, 1.5 * np.abs(rim - level).mean())
     for _ in range(6):
-        fit, *_ = np.linalg.lstsq(at[off <= near], seen[off <= near])
+        fit, *_ = np.linalg.lstsq(at[off <= near], seen[off <= near], rcond=None)
         spread = np.median(np.abs(seen - at @ fit)[off <= near])
         off, near = np.abs(seen - at @ fit), max(4 * spread, 0.02)
     return terms @ fit

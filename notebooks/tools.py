@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import logging
 import os
 import re
 import shutil
@@ -79,6 +80,8 @@ def run(args: list[str]) -> Path:
         if refused in args:
             sys.exit(f"make run takes no {refused}; papermill itself does")
     papermill_engines.register("live", Live)
+    # After Ctrl-C it logs the tracebacks of cells that nobody waits for any more.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as aside:
         part = Path(aside) / NOTEBOOK.name
         quiet = ["--no-progress-bar", "--log-level", "ERROR", "--engine", "live"]
