@@ -8,8 +8,8 @@ epochs, over as many images in every round.
 
 Each row is a median over the rounds: machine, device, way, threads, batch and the seconds of an
 epoch, or of all the recipe's epochs, scaled to MNIST's 60,000 images. With --busy the rows are of
-whole runs of `fast`, their tests included, alone and beside one and two busy processes, with the
-threads that torch starts and those of `choose_threads`. With --file, the rows are added to it as
+whole runs of `fast`, their tests included, beside so many busy processes, with the threads that
+torch starts and those of `choose_threads`. With --file, the rows are added to it as
 JSON, one a line.
 """
 
@@ -124,10 +124,10 @@ def whole_run(data: MNIST, recipe: Recipe, way: str) -> tuple[float, int]:
     return time.perf_counter() - start, torch.get_num_threads()
 
 
-def beside_busy_processes(data: MNIST, rounds: int) -> list[dict]:
-    """The rows of --busy."""
+def beside_busy_processes(data: MNIST, rounds: int, counts: list[int]) -> list[dict]:
+    """The rows of --busy: of whole runs beside so many busy processes."""
     recipe, made, measured = RECIPES["fast"], environment(torch.device("cpu")), {}
-    jobs = list(itertools.product(range(3), ("threads of torch", "threads chosen")))
+    jobs = list(itertools.product(counts, ("threads of torch", "threads chosen")))
     with own_processes() as call:
         for _, (busy, way) in itertools.product(range(rounds), jobs):
             with contextlib.ExitStack() as others:
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=_whole, default=5, help="the median is taken")
     parser.add_argument("--threads", type=_whole, nargs="+", default=[1, 2], help="of the CPU")
     parser.add_argument("--batches", type=_whole, nargs="+", default=[32, 128, 512], help="sizes")
-    parser.add_argument("--busy", action="store_true", help="whole runs beside busy processes")
+    parser.add_argument("--busy", type=int, nargs="+", help="processes beside whole runs: 0 1 2")
     parser.add_argument("--file", type=Path, help="a .jsonl that the rows are added to")
     parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
     args = parser.parse_args()
@@ -179,7 +179,7 @@ def main() -> None:
         if args.file:
             append_line(args.file, "")  # before the hours, not after them
         if args.busy:
-            rows = beside_busy_processes(data, args.rounds)
+            rows = beside_busy_processes(data, args.rounds, args.busy)
             for row in rows:
                 print(f"{row['busy']} busy, {row['way']}, {row['threads']}: {row['seconds']:.1f} s")
         else:

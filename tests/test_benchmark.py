@@ -62,7 +62,7 @@ def test_whole_runs_beside_busy_processes(monkeypatch, sample):
     """By hand: the seconds' median, the threads of the last."""
     made = iter([(3.0, 2), (4.0, 1)] * 3 + [(5.0, 2), (2.0, 1)] * 3)
     monkeypatch.setattr(benchmark, "own_processes", lambda: nullcontext(lambda *_: next(made)))
-    rows = benchmark.beside_busy_processes(sample, rounds=2)
+    rows = benchmark.beside_busy_processes(sample, 2, [0, 1, 2])
     assert [(row["busy"], row["threads"], row["seconds"]) for row in rows] == [
         (busy, threads, seconds) for busy in range(3) for threads, seconds in ((2, 4.0), (1, 3.0))
     ]
