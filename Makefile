@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-# uv takes a third of pip's time. It does not read pip's settings: where it fails, pip goes on.
+# uv is faster than pip, and does not read its settings. It is told pip's index; where that is not
+# enough, it gives up soon, and pip goes on.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
-UV = $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python
+UV = index="$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2> /dev/null)}"; \
+  export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}" UV_HTTP_RETRIES=1; \
+  $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python
 # More for papermill, as in: make run ARGS="-f parameters.yaml"
 ARGS ?=
 # With `make -C`, the folder it was called from: a run_dir is relative to that.
@@ -14,8 +17,8 @@ CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(PWD),$(CURDIR))
 .DEFAULT_GOAL := help
 .PHONY: help run test check lint colab draw weights record tables clean
 
-help:  ## these lines
-	@sed -n 's/^\([a-z]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(READY)  ## train on MNIST, as in: make run recipe=fast seed=3
 	@cd "$(CALLER)" && "$(CURDIR)/$(BIN)/python" "$(CURDIR)/notebooks/tools.py" run $(ARGS)

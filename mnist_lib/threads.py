@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from .data import augment, random_affine
-from .errors import MnistLibError, as_seed, check_whole
+from .errors import MnistLibError, as_seed, check_whole, is_whole
 from .history import load_history
 from .machine import keep_freed_memory
 from .net import crop_of, make_net
 from .recipe import Recipe, differences
 
 STEPS = 11  # of a trial; the first warms up, the median of the others counts
+STARTED = torch.get_num_threads()  # with; of OMP_NUM_THREADS, if that is set
 
 
 def choose_threads(
@@ -27,9 +28,9 @@ def choose_threads(
 
     `threads` pins them, as the environment variable OMP_NUM_THREADS does. Else, since a number of
     threads is part of what makes the bits of a run, those of the run that `folder` holds are taken
-    if it is of this recipe and seed. Else one thread and a thread a core, of the cores that this
-    process may use, each take some steps of training, and the faster has it: threads wait for each
-    other by spinning, and on cores that others keep busy a hundred times as long.
+    if it is of this recipe and seed and this process may use so many cores. Else one thread and a
+    thread a core take some steps of training each, and the faster has it: threads wait for each
+    other by spinning, and on cores that others keep busy they do little else.
 
     Nothing is measured for another `device` than the CPU. torch's random state stays. Raises
     ParameterError as `check_threads` does.
@@ -48,20 +49,21 @@ def check_threads(threads: int | None) -> None:
 
 def _chosen(threads, recipe, seed, folder, device) -> tuple[int, str]:
     if threads is not None:
-        return int(threads), "as asked"
+        return int(threads), "as given"
     if os.environ.get("OMP_NUM_THREADS"):
-        return torch.get_num_threads(), "as OMP_NUM_THREADS says"
+        return STARTED, "set by OMP_NUM_THREADS"
     cores = joblib.cpu_count()  # of this process: by its affinity and its container's share
-    if (before := _threads_of(folder, recipe, seed)) and before <= cores:
-        return before, "as the run in its folder"
+    before = _threads_of(folder, recipe, seed)
+    if is_whole(before) and 1 <= before <= cores:
+        return before, "as before in this run's folder"
     if device.type != "cpu" or cores == 1:
-        return min(cores, torch.get_num_threads()), "no more than cores"
+        return min(cores, STARTED), "at most one a core"
     keep_freed_memory()  # as training does
     with torch.random.fork_rng(devices=[]):
         one = step_seconds(recipe, 1)
         many = step_seconds(recipe, cores, most=2 * STEPS * one)
-    times = f"{1000 * one:.1f} ms a step with 1, {1000 * many:.1f} with {cores}"
-    return (1 if one <= many else cores), f"the faster just now, {times}"
+    times = f"a step takes {1000 * one:.1f} ms with 1, {1000 * many:.1f} ms with {cores}"
+    return (1 if one <= many else cores), times
 
 
 def _threads_of(folder: Path, recipe: Recipe, seed: int) -> int | None:
@@ -71,7 +73,8 @@ def _threads_of(folder: Path, recipe: Recipe, seed: int) -> int | None:
     except MnistLibError:
         return None  # none is there
     same = record.get("seed") == seed and not differences(record.get("recipe"), vars(recipe))
-    return record.get("threads") if same else None
+    last = (record.get("resumed") or [record])[-1]  # where it went on
+    return last.get("threads") if same else None
 
 
 def step_seconds(recipe: Recipe, threads: int, most: float = math.inf) -> float:

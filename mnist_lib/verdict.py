@@ -24,8 +24,8 @@ The best epoch is picked by looking at the test set, which flatters: of many noi
 luckiest is shown. The last epoch, and in a run of five epochs or more their last five's mean,
 are the honest numbers."""
 GET_MNIST = """\
-The other claims are about MNIST's 10,000 test digits: run it on MNIST, which is downloaded, or \
-read from the folder that MNIST_DATA names."""
+The other claims are about MNIST's 10,000 test digits. To judge them, run on MNIST: let it be \
+downloaded, or name the folder of its four files in MNIST_DATA."""
 
 
 @dataclass(frozen=True)

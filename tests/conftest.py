@@ -15,14 +15,14 @@ import time
 
 import pytest
 
-# Before torch is imported: on busy cores its threads wait for each other, ten times as long.
+# Before torch is imported: on busy cores its threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from mnist_lib import download
 from mnist_lib.data import load_sample
 
-# No test asks a package index, but those that say so. (uv knows no UV_NO_INDEX.)
+# No test asks a package index, but those that say so. (uv 0.13 passes UV_NO_INDEX over.)
 INDEX_OFF = {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
 INDEX_ON = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
 os.environ.update(INDEX_OFF)
@@ -122,35 +122,40 @@ def cache(monkeypatch, tmp_path):
 def mirrors(monkeypatch):
     """A local server with two mirrors of the files, /one/ and /two/, both empty.
 
-    `pages` maps a path to its bytes, `served` lists the paths asked for, and `cut`, if set, is the
-    number of bytes after which a page breaks off.
+    `pages` maps a path to its bytes; `asked` lists all paths asked for, `served` those it had.
+    `cut`, if set, is the number of bytes after which a page breaks off; `stuck` is a path that
+    gives half of its page and no more.
     """
     from torchvision.datasets import MNIST
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
+        def do_GET(self):
             page = self.server.pages.get(self.path)
+            self.server.asked.append(self.path)
             self.send_response(200 if page is not None else 404)
             self.send_header("Content-Length", str(len(page or b"")))  # of the whole page
             self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "file")
             self.end_headers()
-            return page
-
-        def do_GET(self):
-            if page := self.do_HEAD():
+            if page:
                 self.server.served.append(self.path)
-                self.wfile.write(page[: self.server.cut])
+                if self.path == self.server.stuck:
+                    self.wfile.write(page[: len(page) // 2])
+                    self.server.ended.wait(60)
+                else:
+                    self.wfile.write(page[: self.server.cut])
 
         def log_message(self, *args):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.pages, running.served, running.cut = {}, [], None
+        running.pages, running.asked, running.served = {}, [], []
+        running.cut, running.stuck, running.ended = None, None, threading.Event()
         running.url = f"http://127.0.0.1:{running.server_port}/"
         monkeypatch.setattr(MNIST, "mirrors", [f"{running.url}one/"])
         monkeypatch.setattr(download, "EXTRA_MIRROR", f"{running.url}two/")
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
+        running.ended.set()
         running.shutdown()
 
 

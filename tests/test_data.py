@@ -49,7 +49,7 @@ def test_mnist_that_is_nowhere(tmp_path, idx_files, cache, mirrors, capsys):
         assert needed in said
     assert max(said.count(name) for name in idx_files) < 3
     assert str(load_mnist()).startswith("SAMPLE")
-    assert "WARNING: going on with the SAMPLE" in capsys.readouterr().err
+    assert "WARNING: going on with the SAMPLE, 4,000 digits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variable", ["data_dir", "MNIST_DATA"])

@@ -20,7 +20,7 @@ CPU, FAST = torch.device("cpu"), get_recipe("fast")
 def machine(monkeypatch):
     """Of eight cores, with four threads so far and none pinned; the real number afterwards."""
     before = torch.get_num_threads()
-    torch.set_num_threads(4)
+    monkeypatch.setattr(threads, "STARTED", 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
     yield
@@ -51,15 +51,15 @@ def test_the_faster_of_one_thread_and_a_thread_a_core(measured, many, chosen):
     measured.seconds[8] = many
     took, why = choose()
     assert took == chosen
-    assert why == f"the faster just now, 8.0 ms a step with 1, {1000 * many:.1f} with 8"
+    assert why == f"a step takes 8.0 ms with 1, {1000 * many:.1f} ms with 8"
     assert measured.asked == [("fast", 1, None), ("fast", 8, pytest.approx(2 * 11 * 0.008))]
 
 
 def test_what_pins_it_is_not_measured(measured, monkeypatch, tmp_path):
     save_history(tmp_path / "history.json", make(9900, seed=0, threads=3, recipe=vars(FAST)))
-    assert choose(2, folder=tmp_path) == (2, "as asked")
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert choose(folder=tmp_path) == (2, "as OMP_NUM_THREADS says")
+    assert choose(2, folder=tmp_path) == (2, "as given")
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert choose(folder=tmp_path) == (4, "set by OMP_NUM_THREADS"), "not what was given before"
     assert choose(5)[0] == 5
     assert measured.asked == []
 
@@ -72,8 +72,9 @@ def test_what_pins_it_is_not_measured(measured, monkeypatch, tmp_path):
         ({"seed": 1}, 2),
         ({"recipe": vars(dataclasses.replace(FAST, epochs=3))}, 2),
         ({"threads": 16}, 2),
+        ({"threads": "3"}, 2),
+        ({"threads": 2, "resumed": [{"threads": 2}, {"threads": 3}]}, 0),
     ],
-    ids=["this", "of before a field was made", "another seed", "another recipe", "more cores"],
 )
 def test_a_folder_that_holds_the_run_gives_its_number(measured, tmp_path, kept, asked):
     run = {"seed": 0, "threads": 3, "recipe": vars(FAST)} | kept
@@ -89,9 +90,10 @@ def test_a_folder_without_a_run(measured, tmp_path):
 
 
 def test_another_device_and_a_single_core_measure_nothing(measured, monkeypatch):
-    assert choose(device=torch.device("cuda")) == (4, "no more than cores")
+    choose(2)
+    assert choose(device=torch.device("cuda")) == (4, "at most one a core")
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
-    assert choose() == (1, "no more than cores")
+    assert choose() == (1, "at most one a core")
     assert measured.asked == []
 
 
@@ -108,7 +110,7 @@ def test_trials_are_real_steps_and_leave_random_numbers_alone(monkeypatch, name)
     before = torch.get_rng_state()
     chosen, why = choose(recipe=get_recipe(name))
     assert chosen in (1, 2)
-    assert why.startswith("the faster just now")
+    assert why.startswith("a step takes")
     assert torch.equal(torch.get_rng_state(), before)
 
 
