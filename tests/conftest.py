@@ -25,11 +25,11 @@ from mnist_lib.data import load_sample
 # No test asks a package index, but those that say so. (uv 0.13 passes UV_NO_INDEX over.)
 INDEX_OFF = {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
 INDEX_ON = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
-os.environ.update(INDEX_OFF)
 
 
 def pytest_configure():
     """The workers of `pytest -n` end with it, however that ends, and not at their test's end."""
+    os.environ.update(INDEX_OFF)
     if "PYTEST_XDIST_WORKER" in os.environ:
         die_with(os.getppid())
 
