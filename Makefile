@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-# uv is faster than pip, and does not read its settings. It is told pip's index; where that is not
-# enough, it gives up soon, and pip goes on.
+# uv is faster than pip, and does not read its settings. It is told pip's index, and to trust what
+# the system trusts, as pip does; where that is not enough, it gives up soon, and pip goes on.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV = index="$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2> /dev/null)}"; \
-  export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}" UV_HTTP_RETRIES=1; \
+  export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}" UV_SYSTEM_CERTS=true UV_HTTP_RETRIES=1; \
   $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python
 # More for papermill, as in: make run ARGS="-f parameters.yaml"
 ARGS ?=
