@@ -20,18 +20,18 @@ CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(PWD),$(CURDIR))
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(READY)  ## train on MNIST, as in: make run recipe=fast seed=3
+run: $(READY)  ## train on MNIST: ten minutes, or half a minute with recipe=fast
 	@cd "$(CALLER)" && "$(CURDIR)/$(BIN)/python" "$(CURDIR)/notebooks/tools.py" run $(ARGS)
 
 test: $(READY)  ## the tests; neither network nor MNIST needed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # One thread, as the recorded run: the same bits on a machine that rounds alike.
-check: $(READY)  ## on all of MNIST: the library's weights, and the committed notebooks' outputs
+check: $(READY)  ## retrain on all of MNIST and compare with the committed notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m full tests/test_full.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-cell-timeout=14400 notebooks
 
-lint: $(READY)  ## style, and which module imports which
+lint: $(READY)  ## check style and imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -54,10 +54,10 @@ tables: $(READY)  ## write the tables of the README files from the records
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.13")'
-	@echo "Setting up $(VENV), once: 3 GB to download, 6 GB on the disk; half a minute to some minutes"
+	@echo "Setting up $(VENV): 3 GB to download and 6 GB of disk, some silent minutes"
 	@$(PYTHON) -m venv $(VENV)
 	@command -v uv > /dev/null || $(PIP) uv || true
-	@$(UV) --editable . || { echo "uv could not: now by pip, which takes longer"; $(PIP) --editable .; }
+	@$(UV) --editable . || { echo "uv failed: trying pip, which takes longer"; $(PIP) --editable .; }
 	@mkdir -p runs  # papermill makes no folders
 	@touch $@
 

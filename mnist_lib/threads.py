@@ -55,9 +55,9 @@ def _chosen(threads, recipe, seed, folder, device) -> tuple[int, str]:
     cores = joblib.cpu_count()  # of this process: by its affinity and its container's share
     before = _threads_of(folder, recipe, seed)
     if is_whole(before) and 1 <= before <= cores:
-        return before, "as before in this run's folder"
+        return before, "as this run had before"
     if device.type != "cpu" or cores == 1:
-        return min(cores, STARTED), "at most one a core"
+        return min(cores, STARTED), "torch's own number, at most one a core"
     keep_freed_memory()  # as training does
     with torch.random.fork_rng(devices=[]):
         one = step_seconds(recipe, 1)

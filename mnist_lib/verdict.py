@@ -21,11 +21,11 @@ TARGET = 9944  # of 10,000 test images
 
 FOOTNOTE = """\
 The best epoch is picked by looking at the test set, which flatters: of many noisy epochs the
-luckiest is shown. The last epoch, and in a run of five epochs or more their last five's mean,
-are the honest numbers."""
+luckiest is shown. The last epoch, and the mean of the last five if there are as many, are the
+honest numbers."""
 GET_MNIST = """\
-The other claims are about MNIST's 10,000 test digits. To judge them, run on MNIST: let it be \
-downloaded, or name the folder of its four files in MNIST_DATA."""
+The other claims are about MNIST's 10,000 test digits. To judge them, run on MNIST; if it cannot \
+be downloaded, put its four files into a folder and name that in MNIST_DATA."""
 
 
 @dataclass(frozen=True)
@@ -48,32 +48,32 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether every claim holds that can be told."""
-        return all(claim.holds for claim in self.told)
+        """Whether every claim holds that can be judged."""
+        return all(claim.holds for claim in self.judged)
 
     @property
-    def told(self) -> list[Claim]:
-        """The claims that this run can tell anything of."""
+    def judged(self) -> list[Claim]:
+        """The claims that can be judged on this run's test set."""
         return [claim for claim in self.claims if claim.holds is not None]
 
     def summary(self) -> str:
-        """One line: how many of the claims that can be told hold, and which do not."""
-        failed = [claim.text for claim in self.told if not claim.holds]
-        count = len(self.told)
-        said = [f"{count - len(failed)} of {count} {'claims hold' if count > 1 else 'claim holds'}"]
-        said += [f"not: {'; '.join(failed)}"] if failed else []
-        last = f". {GET_MNIST}" if count < len(self.claims) else ""
-        return f"{self.title}: {'; '.join(said)}{last}"
+        """One line: how many of the claims that can be judged hold, and which do not."""
+        failed = [claim.text for claim in self.judged if not claim.holds]
+        count = len(self.judged)
+        line = f"{self.title}: claims confirmed: {count - len(failed)} of {count}"
+        line += f"; not: {'; '.join(failed)}" if failed else ""
+        left = len(self.claims) - count
+        return f"{line}; {left} not judged. {GET_MNIST}" if left else line
 
     def __str__(self):
-        answers = {True: "yes", False: "NO", None: "cannot be told"}
+        answers = {True: "yes", False: "NO", None: "not judged"}
         rows = []
         for claim in self.claims:
             row = {"claim": claim.text, "logged run": claim.logged, "this run": claim.measured}
             rows.append(row | {"holds": answers[claim.holds]})
             if any(claim.recorded for claim in self.claims):
                 rows[-1]["recorded seeds that do"] = claim.recorded
-        last = [GET_MNIST] if len(self.told) < len(self.claims) else []
+        last = [GET_MNIST] if len(self.judged) < len(self.claims) else []
         return "\n\n".join([self.title, str(Table(rows, left=4)), FOOTNOTE, *last])
 
 
@@ -81,8 +81,8 @@ def verdict(net: nn.Module, history: History) -> Verdict:
     """Hold any net and its History against the assignment's claims and the logged run.
 
     Shares of correct images are compared exactly, as whole counts. The mean of the last five epochs
-    is judged if there are five. On any other test set than MNIST's, nothing can be told but the
-    number of parameters. Beside each claim stands how many recorded seeds of the recipe
+    is judged if there are five. On any other test set than MNIST's, the number of parameters
+    alone is judged. Beside each claim stands how many recorded seeds of the recipe
     fulfil it, if the run's recipe has such.
     """
     check_history(history)
@@ -124,10 +124,10 @@ def verdict(net: nn.Module, history: History) -> Verdict:
     recorded = recorded_runs(history)
     judged = []
     for text, logged_text, measured, holds in claims[: 5 if len(history) >= 5 else 4]:
-        of_net = not judged  # the first claim; what the others say of MNIST, only MNIST can tell
-        told = holds(history) if of_net or _tested_on_mnist(history) else None
+        of_net = not judged  # the first claim; the others are about MNIST's test set
+        answer = holds(history) if of_net or _tested_on_mnist(history) else None
         seeds = f"{sum(map(holds, recorded))} of {len(recorded)}" if recorded else ""
-        judged.append(Claim(text, logged_text, measured, told, seeds))
+        judged.append(Claim(text, logged_text, measured, answer, seeds))
     return Verdict(tuple(judged), title=f"Verdict on {describe(history)}")
 
 

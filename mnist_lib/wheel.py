@@ -83,7 +83,7 @@ def _run(command: list[str], aside: Path) -> None:
                     size, last = now, time.monotonic()
                     bar.update(max(0, min(size, SIZE) - bar.n))
                 elif time.monotonic() > last + SILENCE:
-                    raise DataError(f"no answer within {SILENCE} s")
+                    raise DataError(f"nothing came for {SILENCE} s")
                 time.sleep(0.1)
         finally:
             process.kill()
@@ -104,7 +104,7 @@ def _reason(said: str) -> str:
     """Why pip or uv has failed, out of what it printed."""
     said = re.sub(r"\x1b\[[0-9;]*m", "", said)  # colours, which a notebook asks for
     if re.search("DO NOT MATCH THE HASHES|Hash mismatch", said):
-        return "what came is not that file: its SHA-256 is wrong"
+        return "the file that came has a wrong SHA-256"
     if "from versions: none" in said:
         return "it has no such file, or cannot be reached"
     lines = [line.strip() for line in said.splitlines() if line.strip()]

@@ -170,7 +170,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=_whole, default=5, help="the median is taken")
     parser.add_argument("--threads", type=_whole, nargs="+", default=[1, 2], help="of the CPU")
     parser.add_argument("--batches", type=_whole, nargs="+", default=[32, 128, 512], help="sizes")
-    parser.add_argument("--busy", type=int, nargs="+", help="processes beside whole runs: 0 1 2")
+    parser.add_argument(
+        "--busy", type=int, nargs="+", help="time whole runs beside this many busy processes: 0 1 2"
+    )
     parser.add_argument("--file", type=Path, help="a .jsonl that the rows are added to")
     parser.add_argument("--data-dir", help="where MNIST is; see load_mnist")
     args = parser.parse_args()

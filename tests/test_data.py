@@ -49,14 +49,14 @@ def test_mnist_that_is_nowhere(tmp_path, idx_files, cache, mirrors, capsys):
         assert needed in said
     assert max(said.count(name) for name in idx_files) < 3
     assert str(load_mnist()).startswith("SAMPLE")
-    assert "WARNING: going on with the SAMPLE, 4,000 digits" in capsys.readouterr().err
+    assert "WARNING: using the SAMPLE, 4,000 digits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variable", ["data_dir", "MNIST_DATA"])
 def test_a_named_folder_must_be_there(tmp_path, idx_files, cache, monkeypatch, variable):
     write(cache, idx_files)  # which would do, but was not meant
     monkeypatch.setenv("MNIST_DATA", str(tmp_path / "none") if variable == "MNIST_DATA" else "")
-    with pytest.raises(DataError, match=f"{variable}: {tmp_path}/none is no folder; name one"):
+    with pytest.raises(DataError, match=f"{variable}: {tmp_path}/none is not a folder; name an"):
         load_mnist(None if variable == "MNIST_DATA" else tmp_path / "none")
 
 

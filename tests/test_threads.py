@@ -91,9 +91,9 @@ def test_a_folder_without_a_run(measured, tmp_path):
 
 def test_another_device_and_a_single_core_measure_nothing(measured, monkeypatch):
     choose(2)
-    assert choose(device=torch.device("cuda")) == (4, "at most one a core")
+    assert choose(device=torch.device("cuda")) == (4, "torch's own number, at most one a core")
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
-    assert choose() == (1, "at most one a core")
+    assert choose() == (1, "torch's own number, at most one a core")
     assert measured.asked == []
 
 

@@ -67,10 +67,10 @@ def test_what_only_mnist_can_tell_is_not_answered_on_other_data(history):
         judged = verdict(net, history)
         assert holds(net, history) == [fewer, *[None] * (4 if len(history) == 5 else 3)]
         assert judged.holds is fewer
-        assert f": {fewer:d} of 1 claim holds" in judged.summary()
+        assert f": {fewer:d} of 1" in judged.summary()
         assert "99.44%" not in judged.summary(), "it is not among those that do not hold"
         rows = str(judged).splitlines()
-        assert sum(row.endswith("cannot be told") for row in rows) == len(judged.claims) - 1
+        assert sum(row.endswith("not judged") for row in rows) == len(judged.claims) - 1
         assert "recorded" not in rows[2], "a column without a seed"
         for last in (rows[-1], judged.summary()):
             assert "MNIST_DATA" in last
@@ -88,7 +88,7 @@ def test_text_names_epoch_numbers_and_the_flattery():
     assert text.startswith("Verdict on MNIST\n")
     assert "epoch 1; best 9950/10000 at 1" in text
     assert "flatters" in text
-    assert verdict(Net(), make(9950)).summary() == "Verdict on MNIST: 4 of 4 claims hold"
+    assert verdict(Net(), make(9950)).summary() == "Verdict on MNIST: claims confirmed: 4 of 4"
     assert "not: 99.44% reached, first epoch" in verdict(Net(), make(9940)).summary()
 
 

@@ -114,7 +114,7 @@ def test_what_no_mirror_has_comes_from_the_index_once(index, idx_files, cache, i
 @BOTH
 def test_another_file_of_that_name_is_refused(index, cache, installer):
     index.pages[f"/files/{NAME}"] += b"\0"
-    with refused("what came is not that file: its SHA-256 is wrong"):
+    with refused("the file that came has a wrong SHA-256"):
         load_mnist(source="mnist")
     assert list(cache.iterdir()) == []
     assert load_mnist().source == "sample"
