@@ -24,7 +24,6 @@ from .receptive_field import Layer, LayerTable, layer_table
 from .verdict import (
     Claim,
     Verdict,
-    check_run,
     describe,
     findings,
     luck_table,
@@ -33,3 +32,4 @@ from .verdict import (
     summary,
     verdict,
 )
+from .comparison import check_run

