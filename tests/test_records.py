@@ -49,7 +49,8 @@ def test_runs(path):
         if path.stem == "frontier":
             assert (recipe.name, recipe.net) in goals
             assert recipe == get_recipe(recipe.name, net=f"p{run.record['parameters']}")
-        assert run.record.get("memory", 0) < 1_000, "MB"
+        most = 1_200 if path.stem == "fresh" else 1_000
+        assert run.record.get("memory", 0) < most, "MB"
     keys = [
         json.dumps([r.record[k] for k in ("recipe", "seed", "machine", "threads")]) for r in runs
     ]
