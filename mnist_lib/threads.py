@@ -47,7 +47,9 @@ def check_threads(threads: int | None) -> None:
         check_whole("threads", threads, most=256)
 
 
-def _chosen(threads, recipe, seed, folder, device) -> tuple[int, str]:
+def _chosen(
+    threads: int | None, recipe: Recipe, seed: int, folder: Path | None, device: torch.device
+) -> tuple[int, str]:
     if threads is not None:
         return int(threads), "as given"
     if os.environ.get("OMP_NUM_THREADS"):
@@ -66,7 +68,7 @@ def _chosen(threads, recipe, seed, folder, device) -> tuple[int, str]:
     return (1 if one <= many else cores), times
 
 
-def _threads_of(folder: Path, recipe: Recipe, seed: int) -> int | None:
+def _threads_of(folder: Path | None, recipe: Recipe, seed: int) -> int | None:
     """Of the run in `folder`, if it is of this recipe and seed."""
     try:
         record = load_history(folder).record

@@ -122,17 +122,14 @@ def verdict(net: nn.Module, history: History) -> Verdict:
         ),
     ]
     recorded = recorded_runs(history)
+    on_mnist = history.source == "mnist" and history.images == FULL_TEST_SET
     judged = []
     for text, logged_text, measured, holds in claims[: 5 if len(history) >= 5 else 4]:
         of_net = not judged  # the first claim; the others are about MNIST's test set
-        answer = holds(history) if of_net or _tested_on_mnist(history) else None
+        answer = holds(history) if of_net or on_mnist else None
         seeds = f"{sum(map(holds, recorded))} of {len(recorded)}" if recorded else ""
         judged.append(Claim(text, logged_text, measured, answer, seeds))
     return Verdict(tuple(judged), title=f"Verdict on {describe(history)}")
-
-
-def _tested_on_mnist(history: History) -> bool:
-    return history.source == "mnist" and history.images == FULL_TEST_SET
 
 
 def describe(history: History) -> str:

@@ -8,9 +8,9 @@ epochs, over as many images in every round.
 
 Each row is a median over the rounds: machine, device, way, threads, batch and the seconds of an
 epoch, or of all the recipe's epochs, scaled to MNIST's 60,000 images. With --busy the rows are of
-whole runs of `fast`, their tests included, beside so many busy processes, with the threads that
-torch starts and those of `choose_threads`. With --file, the rows are added to it as
-JSON, one a line.
+whole runs of `fast`, their tests included, beside that many busy processes, with the threads that
+torch starts and those of `choose_threads`. With --file, the rows are added to it as JSON, one a
+line.
 """
 
 import argparse
