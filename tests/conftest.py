@@ -15,27 +15,28 @@ import time
 
 import pytest
 
-# Before torch is imported: on busy cores its threads wait for each other.
+# This comes before torch: on busy cores its threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
+from platformdirs import user_cache_path
 
 from mnist_lib import download
 from mnist_lib.data import load_sample
 
-# No test asks a package index, but those that say so. (uv 0.13 passes UV_NO_INDEX over.)
+# Only the tests that say so ask a package index. (uv 0.13 ignores UV_NO_INDEX.)
 INDEX_OFF = {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
 INDEX_ON = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
 
 
 def pytest_configure():
-    """The workers of `pytest -n` end with it, however that ends, and not at their test's end."""
+    """The workers of `pytest -n` end when it ends, whatever ends it, and not after their test."""
     os.environ.update(INDEX_OFF)
     if "PYTEST_XDIST_WORKER" in os.environ:
         die_with(os.getppid())
 
 
 def pytest_collection_modifyitems(items):
-    """The slow files first, so that two workers end together."""
+    """The slow files run first, so that two workers end at about the same time."""
     slow = ("test_tools", "test_notebook", "test_kills", "test_study", "test_benchmark")
     items.sort(key=lambda item: item.path.stem not in slow)
 
@@ -48,12 +49,23 @@ def sample():
 
 @pytest.fixture(scope="session")
 def digits(sample):
-    """The same digits as somebody's own data: recipes take the shares of these that they say."""
+    """The same digits under another name, so that recipes take no more of them than they say."""
     return dataclasses.replace(sample, source="digits")
 
 
+@pytest.fixture
+def ax():
+    """Axes of a new figure, which no window shows."""
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    figure, ax = pyplot.subplots()
+    yield ax
+    pyplot.close(figure)
+
+
 def die_with(parent):
-    """Have this process killed when its parent, by its id, goes: also by SIGKILL, on Linux."""
+    """Have this process killed when its parent, given by its id, ends, on Linux even by SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
     if os.getppid() != parent:  # gone already
@@ -61,7 +73,7 @@ def die_with(parent):
 
 
 def wait_for(path, seconds=120):
-    """Until another process has made it."""
+    """Wait until another process has made the file or folder."""
     end = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not come"
@@ -70,7 +82,7 @@ def wait_for(path, seconds=120):
 
 @pytest.fixture
 def start():
-    """Start a command as a terminal does, so that Ctrl-C (SIGINT) reaches it; killed in the end."""
+    """Start a command as a terminal does: Ctrl-C (SIGINT) reaches it. It is killed in the end."""
     parent = os.getpid()
 
     def prepare():
@@ -112,19 +124,23 @@ def idx(values: torch.Tensor) -> bytes:
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty user cache, and no folder named by the environment; the folder of the files."""
+    """The folder of MNIST's files in an empty user cache; the environment names no other folder."""
     monkeypatch.delenv("MNIST_DATA", raising=False)
-    monkeypatch.setattr(download, "user_cache_path", lambda name: tmp_path / "cache" / name)
-    return tmp_path / "cache" / "mnist_lib" / "MNIST" / "raw"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = user_cache_path("mnist_lib") / "MNIST" / "raw"
+    assert folder.is_relative_to(tmp_path), "no test may touch the user's own cache"
+    return folder
 
 
 @pytest.fixture
 def mirrors(monkeypatch):
     """A local server with two mirrors of the files, /one/ and /two/, both empty.
 
+    `addresses` lists torchvision's mirrors, at first /one/ alone; /two/ is the extra mirror.
     `pages` maps a path to its bytes; `asked` lists all paths asked for, `served` those it had.
     `cut`, if set, is the number of bytes after which a page breaks off; `stuck` is a path that
-    gives half of its page and no more.
+    gives half of its page and no more, `halfway` is set then. Before each answer, the server says
+    `slow` times, a hundred times a second, that it will come.
     """
     from torchvision.datasets import MNIST
 
@@ -132,6 +148,9 @@ def mirrors(monkeypatch):
         def do_GET(self):
             page = self.server.pages.get(self.path)
             self.server.asked.append(self.path)
+            for _ in range(self.server.slow):
+                if not self.server.ended.wait(0.01):
+                    self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.send_response(200 if page is not None else 404)
             self.send_header("Content-Length", str(len(page or b"")))  # of the whole page
             self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "file")
@@ -140,6 +159,7 @@ def mirrors(monkeypatch):
                 self.server.served.append(self.path)
                 if self.path == self.server.stuck:
                     self.wfile.write(page[: len(page) // 2])
+                    self.server.halfway.set()
                     self.server.ended.wait(60)
                 else:
                     self.wfile.write(page[: self.server.cut])
@@ -149,9 +169,11 @@ def mirrors(monkeypatch):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.pages, running.asked, running.served = {}, [], []
-        running.cut, running.stuck, running.ended = None, None, threading.Event()
+        running.cut, running.stuck, running.slow = None, None, 0
+        running.halfway, running.ended = threading.Event(), threading.Event()
         running.url = f"http://127.0.0.1:{running.server_port}/"
-        monkeypatch.setattr(MNIST, "mirrors", [f"{running.url}one/"])
+        running.addresses = [f"{running.url}one/"]
+        monkeypatch.setattr(MNIST, "mirrors", running.addresses)
         monkeypatch.setattr(download, "EXTRA_MIRROR", f"{running.url}two/")
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
@@ -161,7 +183,7 @@ def mirrors(monkeypatch):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 300 kB: its folder, and how to mount it again otherwise."""
+    """A file system of 300 kB: its folder, and a function that mounts it again with options."""
 
     def mount(options):
         command = f"mount -t tmpfs -o {options} none {tmp_path}"
@@ -174,13 +196,13 @@ def small_disk(tmp_path):
 
 
 def serve(mirrors, mirror: str, files: dict[str, bytes]) -> None:
-    """Put the files on a mirror, packed."""
+    """Put the files, packed, on a mirror."""
     for name, content in files.items():
         mirrors.pages[f"/{mirror}/{name}.gz"] = gzip.compress(content)
 
 
 def write(folder, files: dict[str, bytes]):
-    """Write the files into a folder, made if need be."""
+    """Write the files into a folder, which is made if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)

@@ -5,24 +5,14 @@ import shutil
 import pytest
 import torch
 
-from mnist_lib import (
-    FastNet,
-    LeanNet,
-    Net,
-    ParameterError,
-    SmallNet,
-    SprintNet,
-    drawing,
-    infer,
-    pretrained,
-    set_seed,
-)
+from mnist_lib import ParameterError, drawing, infer, pretrained, set_seed
+from mnist_lib.net import FastNet, LeanNet, Net, SmallNet, SprintNet
 from mnist_lib.recipe import LEAN, WIDTHS
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium that is on this machine."""
+    """The machine's own Chromium, without a window."""
     playwright = pytest.importorskip("playwright.sync_api")
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
@@ -35,7 +25,7 @@ def browser():
 
 
 def lively(net):
-    """With batch norms that do something: their start would hide a wrong sign."""
+    """The net with batch norms that do something: as they begin, they would hide a wrong sign."""
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             for values in (*module.parameters(), module.running_mean, module.running_var):
@@ -78,12 +68,12 @@ def test_a_stroke_is_read_as_a_one(browser, width, touch):
 
 
 def test_drawing_leaves_the_net_as_it_was():
-    net, others = FastNet().train(), [SprintNet(), SmallNet(WIDTHS["p998"]), LeanNet(LEAN["p1000"])]
+    nets = [FastNet(), SprintNet(), SmallNet(WIDTHS["p998"]), LeanNet(LEAN["p1000"])]
+    net = nets[0].train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     state = torch.get_rng_state()
-    drawing.page(net)
-    for other in others:
-        drawing.page(other)
+    for drawn in nets:
+        drawing.page(drawn)
     assert net.training
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())

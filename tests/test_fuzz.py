@@ -1,4 +1,4 @@
-"""Mutated logs, histories and data files: a result or our own error, soon, in little memory."""
+"""Mutated logs, histories and data files: a result or our own error, in little time and memory."""
 
 import time
 import tracemalloc
@@ -16,7 +16,7 @@ LOG = resources.files("mnist_lib").joinpath("logged_run.txt").read_text(encoding
 SHORT = format_log(History(parse_log(LOG).epochs[:3]))
 HEAD = "loss=1 batch_id=1: "
 BINARY = st.binary(max_size=40)
-PROPERTY = settings(max_examples=1000, deadline=2000, derandomize=True)
+PROPERTY = settings(max_examples=1000, deadline=None, derandomize=True)
 HEADERS = [
     b"\0\0\x08\x03" + b"\xff" * 12,  # 8e28 pixels
     b"\0\0\x08\xff" + b"\xff" * 4 * 255,
@@ -27,11 +27,14 @@ HEADERS = [
 
 
 def ours(function, argument):
-    """Its result or the sentence of our own error; any other error is the test's."""
+    """Its result or the message of our own error, within 2 seconds of CPU time."""
+    start = time.process_time()
     try:
         return function(argument), None
     except DataError as error:
         return None, str(error)
+    finally:
+        assert time.process_time() - start < 2
 
 
 def mutated(whole, pieces):
@@ -81,16 +84,16 @@ def test_a_mutated_history_is_read_or_refused(text):
     ],
 )
 def test_a_long_log_takes_no_more_than_its_length(piece):
-    """Half a million characters on one line: no search that goes over them again and again."""
-    start = time.perf_counter()
+    """Half a million characters are on one line: no search may go over them again and again."""
+    start = time.process_time()
     for head in ("", HEAD):
         with pytest.raises(DataError):
             parse_log(head + piece * (500_000 // len(piece)))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_mutated_data_are_read_or_refused(tmp_path, idx_files, cache):
-    """One file of the four, even if its header is of monstrous sizes."""
+    """One of the four files is bent; its header may even claim monstrous sizes."""
 
     def check(name, content):
         folder = write(tmp_path / "data", idx_files | {name: content})
@@ -102,10 +105,8 @@ def test_mutated_data_are_read_or_refused(tmp_path, idx_files, cache):
         assert (data is None) == (content != idx_files[name])
         assert data or f"{folder / name} is not MNIST's" in error
 
-    def changed(name):
-        return st.tuples(st.just(name), mutated(idx_files[name], BINARY) | BINARY)
-
-    cases = st.sampled_from(list(idx_files)).flatmap(changed)
-    PROPERTY(given(cases)(lambda case: check(*case)))()
+    for name, whole in idx_files.items():
+        bent = mutated(whole, BINARY) | BINARY
+        settings(PROPERTY, max_examples=250)(given(st.just(name), bent)(check))()
     for content in (header + rest for header in HEADERS for rest in (b"", b"\0")):
         check("train-images-idx3-ubyte", content)

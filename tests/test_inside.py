@@ -1,4 +1,4 @@
-"""What is shown of a net: against what can be known of it."""
+"""What is shown of a net, compared with what can be known about it."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch.nn as nn
 
 from mnist_lib import FastNet, Net, ParameterError, get_recipe, inside, layer_table, pretrained
 from mnist_lib.net import Views, set_seed
+from mnist_lib.verdict import recorded_studies
 
 
 @pytest.fixture(scope="module")
@@ -13,19 +14,16 @@ def net():
     return pretrained("steady")
 
 
-def test_feature_maps_have_the_layers_shapes(net, sample):
-    maps = inside.feature_maps(net, sample.test_images[0])
-    shapes = {layer.name: layer.output_shape for layer in layer_table(net)}
-    assert maps.keys() == shapes.keys()
-    assert all(tuple(layer.shape) == shapes[name] for name, layer in maps.items())
-
-
-def test_of_a_net_of_views_the_net_inside_is_shown(net, sample):
+def test_feature_maps_have_the_layers_shapes_inside_views_too(net, sample):
     views, images = Views(net, get_recipe("views")), sample.test_images[:2]
-    seen = inside.feature_maps(views, images[0])
-    assert all(torch.equal(seen[n], m) for n, m in inside.feature_maps(net, images[0]).items())
+    maps, seen = (inside.feature_maps(n, images[0]) for n in (net, views))
+    shapes = {layer.name: layer.output_shape for layer in layer_table(net)}
+    assert {name: tuple(layer.shape) for name, layer in maps.items()} == shapes
+    assert all(torch.equal(seen[name], layer) for name, layer in maps.items())
     fields = (inside.effective_receptive_field(n, "conv2", images) for n in (views, net))
     assert torch.equal(*fields)
+    with pytest.raises(ParameterError, match="one of conv1"):
+        inside.effective_receptive_field(views, "conv9", images)
 
 
 @pytest.mark.parametrize("make", [Net, lambda: FastNet(24)])
@@ -45,28 +43,12 @@ def test_what_moves_an_output_is_its_receptive_field(make):
             assert 20 < max(sides) <= min(layer.receptive_field, 28)
 
 
-def test_a_layer_that_is_not_there_is_named(net, sample):
-    with pytest.raises(ParameterError, match="one of conv1"):
-        inside.effective_receptive_field(net, "conv9", sample.test_images[:1])
-
-
-class Linear(nn.Module):
-    """Its gradient is known: the weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(784, 10)
-
-    def forward(self, x):
-        return self.linear(x.flatten(1))
-
-
 def test_saliency_is_the_gradient(sample):
     set_seed(0)
-    net, image = Linear(), sample.test_images[:1]
+    net, image = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), sample.test_images[:1]
     output = net((image[:, None].float() / 255 - 0.1307) / 0.3081).log_softmax(dim=1)
     best = output.argmax()
-    slope = net.linear.weight[best] - (output.exp() @ net.linear.weight)[0]
+    slope = net[1].weight[best] - (output.exp() @ net[1].weight)[0]  # as the net is linear
     expected = (slope.abs() / slope.abs().max()).detach().view(28, 28)
     assert torch.allclose(inside.saliency(net, image)[0], expected, atol=1e-5)
 
@@ -95,10 +77,10 @@ def test_robustness_falls_with_the_distortion(net, sample):
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
-    output = torch.tensor([[0.8, *[0.2 / 9] * 9]] * 10).log()
-    labels = torch.tensor([0] * 6 + [1] * 4)  # 80% sure, 60% right
+    output = torch.tensor([[0.8, *[0.2 / 9] * 9]] * 10 + [[0.6, *[0.4 / 9] * 9]] * 10).log()
+    labels = torch.tensor([0] * 6 + [1] * 4 + [0] * 8 + [1] * 2)  # 60% and 80% right
     assert inside.expected_calibration_error(labels, output) == pytest.approx(20, abs=1e-3)
-    labels = torch.tensor([0] * 8 + [1] * 2)
+    labels = labels.roll(10)  # now it is as often right as it is sure
     assert inside.expected_calibration_error(labels, output) == pytest.approx(0, abs=1e-3)
 
 
@@ -113,13 +95,9 @@ def test_hooks_are_gone_and_the_mode_is_as_before(sample):
 
 
 def test_recorded_mistakes_are_those_of_the_recorded_seeds():
-    from mnist_lib import recorded_studies
-
     for recipe in ("steady", "fast"):
-        mistakes = inside.recorded_mistakes()[recipe]
-        wrong = {
-            run.record["seed"]: 10_000 - run.final.correct for run in recorded_studies()[recipe]
-        }
+        mistakes, runs = inside.recorded_mistakes()[recipe], recorded_studies()[recipe]
+        wrong = {run.record["seed"]: 10_000 - run.final.correct for run in runs}
         assert {seed: len(found) for seed, found in mistakes.items()} == wrong
         counts = inside.shared_mistakes(recipe)
         assert sum(counts.values()) == sum(wrong.values())

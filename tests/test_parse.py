@@ -1,41 +1,30 @@
-"""Logs read: the author's, counted by hand; those that people have; and logs bent in every way."""
+"""Logs that are read: the author's, counted by hand, those that people have, and broken ones."""
 
 import re
 from importlib import resources
 
 import pytest
 
-from mnist_lib import (
-    DataError,
-    ParameterError,
-    RunError,
-    format_log,
-    logged_run,
-    logged_runs,
-    parse_log,
-)
+from mnist_lib import DataError, ParameterError, RunError, format_log, parse_log
+from mnist_lib.parse import logged_run, logged_runs
 
 # Read off the assignment's log by eye.
 CORRECT = [9861, 9870, 9886, 9916, 9915, 9899, 9912, 9932, 9939, 9930]
 CORRECT += [9937, 9932, 9920, 9930, 9932, 9936, 9944, 9931, 9938]
 
 
-def test_logged_run():
-    logged = logged_run()
+def test_logged_runs():
+    logged, second = logged_runs()
+    assert logged == logged_run()
     assert [epoch.correct for epoch in logged] == CORRECT
     assert logged.images == 10_000
     first, last = logged.epochs[0], logged.epochs[-1]
     assert (first.test_loss, first.last_batch_loss) == (0.0468, 0.13960422575473785)
     assert (first.batches, first.seconds) == (1875, pytest.approx(25.1004, abs=1e-4))
     assert (last.test_loss, last.last_batch_loss) == (0.0200, 7.31154577806592e-05)
-
-
-def test_the_logged_claim_is_the_17th_line_not_the_18th():
-    logged, second = logged_runs()
-    assert len(logged) == len(second) == 19
-    assert logged.first_to_reach(9944).epoch == logged.best.epoch == 17
-    assert logged.epochs[17].correct == 9931
-    assert (second.best.epoch, second.best.correct, second.final.correct) == (14, 9942, 9932)
+    assert logged.first_to_reach(9944).epoch == logged.best.epoch == 17, "not 18, as was claimed"
+    assert (len(second), second.final.correct) == (19, 9932)
+    assert (second.best.epoch, second.best.correct) == (14, 9942)
 
 
 def test_seconds_agree_with_the_rate_and_the_clock_of_each_line():
@@ -46,10 +35,14 @@ def test_seconds_agree_with_the_rate_and_the_clock_of_each_line():
         assert int(clock) - 0.01 <= epoch.seconds < int(clock) + 1.01
 
 
-def test_log_round_trip():
-    assert parse_log(format_log(logged_run())) == logged_run()
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])  # the latter is PowerShell's
+def test_log_round_trip(tmp_path, encoding):
+    text, path = format_log(logged_run()), tmp_path / "log.txt"
+    path.write_text(text, encoding=encoding)
+    assert parse_log(path) == parse_log(text) == logged_run()
 
 
+FIRST = "loss=2.3 batch_id=0:   0%|          | 1/125 [00:02<04:08,  2.00s/it]"
 BAR = "loss=0.5 batch_id=124: 100%|██████████| 125/125 "
 TEST = "Test set: Average loss: 0.5000, Accuracy: 820/1000 (82%)"
 
@@ -62,11 +55,7 @@ TEST = "Test set: Average loss: 0.5000, Accuracy: 820/1000 (82%)"
         (f"{BAR}[00:10<00:00, 75.00it/s]\n{TEST}", 10),  # another rate than the clock's
         (f"{BAR}[00:10<00:00, ?it/s]\n{TEST}", 10),
         (f"{BAR}[00:10<00:00, 0.00it/s]\n{TEST}", 10),
-        (
-            f"loss=2.3 batch_id=0:   0%|          | 1/125 [00:02<04:08,  2.00s/it]\r{BAR}"
-            f"[00:01<00:00, 99.00it/s]some.py:27: UserWarning\r\n\n{TEST}\r\n",
-            125 / 99,
-        ),
+        (f"{FIRST}\r{BAR}[00:01<00:00, 99.00it/s]a.py:27: UserWarning\r\n\n{TEST}\r\n", 125 / 99),
     ],
 )
 def test_bars_redrawn_slow_or_among_other_text_are_one_epoch(text, seconds):
@@ -87,6 +76,7 @@ loss=0.2 batch_id=1874: 100%|██████████| 1875/1875 [00:24<00
 Test set: Average loss: 0.0384, Accuracy: 9870/10000 (98.7000%)
 """
 LINES = GOOD.splitlines()
+THIRD = "loss=0.3 batch_id=99:   5%|▌  | 100/1875 [00:01<00:24, 74.0it/s]"
 
 
 @pytest.mark.parametrize(
@@ -95,10 +85,7 @@ LINES = GOOD.splitlines()
         ("", "line 1: the log ends without"),
         ("no log at all\nnone", "line 2: the log ends without"),
         ("\n".join(LINES[:6]), "line 6: the log is cut short at batch 1875 of 1875 of epoch 2"),
-        (
-            f"{GOOD}\nloss=0.3 batch_id=99:   5%|▌  | 100/1875 [00:01<00:24, 74.0it/s]",
-            "line 10: the log is cut short at batch 100 of 1875 of epoch 3",
-        ),
+        (f"{GOOD}\n{THIRD}", "line 10: the log is cut short at batch 100 of 1875 of epoch 3"),
         (f"{GOOD}{LINES[2]}", "line 9: the log is cut short: epoch 3 begins"),
         (GOOD.replace("batch_id=1874", "batch_id=7"), "line 2: the last of 1875 batches cannot"),
         (GOOD[:-20], "line 8: not a whole test line"),
@@ -190,6 +177,9 @@ def test_what_cannot_be_read_is_shown_with_what_is_expected(tmp_path):
         parse_log("log.txt")
     with pytest.raises(RunError, match=r"log\.txt cannot be read: No such file"):
         parse_log(tmp_path / "log.txt")
+    for text in (None, b"Test set", ["Test set"], 3):
+        with pytest.raises(ParameterError, match="text must be a log's text, or a Path to it"):
+            parse_log(text)
 
 
 def test_a_run_that_was_shown_again_is_one():
@@ -199,7 +189,7 @@ def test_a_run_that_was_shown_again_is_one():
 
 
 def lines(number, of, correct, loss, seconds, test=True):
-    """An epoch as our own terminal shows it."""
+    """An epoch as the library's own terminal output shows it."""
     bar = f"epoch {number} of {of} loss={loss} batch_id=124: 100%|███| 125/125 "
     line = f"{bar}[00:0{seconds // 1:.0f}<00:00, {125 / seconds:.2f}it/s]\n"
     score = f"{correct}/1000 ({correct / 10:.2f}%)"
@@ -207,7 +197,7 @@ def lines(number, of, correct, loss, seconds, test=True):
 
 
 def test_a_resumed_runs_log_has_each_epoch_once():
-    """It is drawn again with other roundings of the seconds; a stop in the test leaves no line."""
+    """The resumed run shows it again with other seconds; a stop in the test leaves no test line."""
     again = lines(1, 3, 900, 0.4, 1.1) + lines(2, 3, 950, 0.3, 1.2) + lines(3, 3, 960, 0.2, 1.1)
     for before in (
         lines(1, 3, 900, 0.4, 1.2) + lines(2, 3, 950, 0.3, 1.1),
@@ -222,14 +212,3 @@ def test_two_runs_in_one_log_are_refused():
     other = lines(1, 2, 910, 0.41, 1.1) + lines(2, 2, 940, 0.31, 1.2)
     with pytest.raises(DataError, match=r"line 6: epoch 1 follows epoch 2: .* more than one run"):
         parse_log(one + other)
-
-
-@pytest.mark.parametrize("text", [None, b"Test set", ["Test set"], 3])
-def test_what_is_no_text_is_refused(text):
-    with pytest.raises(ParameterError, match="text must be a log's text, or a Path to it"):
-        parse_log(text)
-
-
-def test_a_log_that_powershell_has_written(tmp_path):
-    (tmp_path / "log.txt").write_text(format_log(logged_run()), encoding="utf-16")
-    assert parse_log(tmp_path / "log.txt") == logged_run()

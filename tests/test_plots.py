@@ -1,11 +1,8 @@
 """Plots of runs and seeds: what is drawn, read back from the axes."""
 
-import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import torch
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 
 from mnist_lib import logged_runs, plots
 
@@ -14,15 +11,8 @@ from .test_history import make
 HISTORY = make(9900, 9950, 9940)
 
 
-@pytest.fixture
-def ax():
-    figure, ax = plt.subplots()
-    yield ax
-    plt.close(figure)
-
-
 def lines(ax):
-    """By their labels: the points of each."""
+    """The points of each line, by its label."""
     return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in ax.get_lines()}
 
 
@@ -76,13 +66,10 @@ def test_frontier_is_mean_and_sd_over_parameters(ax):
     plots.plot_frontier(studies, [*others, {"parameters": 997, "accuracy": 98.8, "sd": 0.1}], ax)
     *published, ours = ax.containers
     assert ours[0].get_xydata().tolist() == [[998, 98.9], [4006, 99.44], [13_322, 99.55]]
-    assert ours[2][0].get_segments()[2][:, 1] == pytest.approx(
-        [99.55 - 0.0707, 99.55 + 0.0707], 1e-4
-    )
-    assert [other[0].get_xydata().tolist() for other in published] == [
-        [[697, 99.03]],
-        [[997, 98.8]],
-    ]
+    ends = ours[2][0].get_segments()[2][:, 1]
+    assert ends == pytest.approx([99.55 - 0.0707, 99.55 + 0.0707], 1e-4)
+    (small,), (large,) = (other[0].get_xydata().tolist() for other in published)
+    assert (small, large) == ([697, 99.03], [997, 98.8])
     assert published[1][2][0].get_segments()[0][:, 1] == pytest.approx([98.7, 98.9])
     assert ax.get_xscale() == "log"
     (ring,) = (line for line in ax.get_lines() if line.get_label().startswith("4,006: the fewest"))
@@ -108,7 +95,9 @@ def test_calibration_by_hand(ax):
     assert lines(ax)["net"] == [pytest.approx((62, 50)), pytest.approx((92, 100))]
 
 
-def test_ax_is_optional_and_nothing_is_shown(monkeypatch):
-    monkeypatch.setattr(plt, "show", lambda: pytest.fail("a plot called show"))
-    assert plots.plot_loss({"this run": HISTORY}) is plt.gca()
-    plt.close("all")
+@pytest.mark.filterwarnings("error:.*cannot be shown")  # what `agg` says where there is a display
+def test_ax_is_optional_and_nothing_is_shown(ax, monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":0")
+    drawn = plots.plot_loss({"this run": HISTORY})
+    assert ax is not drawn is plt.gca()
+    plt.close(drawn.figure)

