@@ -1,8 +1,9 @@
-"""Nothing trained is lost: stopped, moved and damaged runs go on, to the bit."""
+"""Runs that were stopped, moved or damaged go on and end with the same bits."""
 
 import contextlib
 import hashlib
 import io
+import json
 import os
 import pickle
 import re
@@ -11,18 +12,18 @@ import shutil
 import time
 from dataclasses import replace
 from functools import partial
-from unittest.mock import DEFAULT, Mock
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
 
 import mnist_lib
-from mnist_lib import RunError, checkpoint, get_recipe, load_history, log, training
+from mnist_lib import RunError, checkpoint, load_history, log, make_net
 
 from . import killing
+from .test_device import RECIPE, on_devices  # its epochs take 4, 3, 3, 3 steps
 
-RECIPE = get_recipe("fast", epochs=4, batch_size=16, first=1.0, hardest=0.75)  # 4, 3, 3, 3 steps
 FINISHED = ["checkpoint-3.pt", "checkpoint-4.pt", "history.json"]
 NO_CHECKPOINT = r"checkpoint-\d\.pt is damaged \(no checkpoint of this lib"
 run = partial(killing.run, recipe=RECIPE)
@@ -41,12 +42,23 @@ def undisturbed(part):
     return run(part, None)
 
 
-def stop(part, folder, call, fault, owner=training, name="augment", **options):
-    """A run in which so many-th call of a function raises `fault`, or gives it."""
-    faults = [*[DEFAULT] * (call - 1), fault]  # one more call is an error of its own
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(owner, name, Mock(wraps=getattr(owner, name), side_effect=faults))
-        run(part, folder, **options)
+def stop(part, folder, call, fault, testing=False, net=make_net, **options):
+    """Run with a net that fails at step `call`, or in the test after it. `fault` says how."""
+    trained = []  # whether each call was in training; the first such call is the trial
+
+    def fail(net, images, output):
+        trained.append(net.training)
+        if net.training is not testing and sum(trained) == 1 + call:
+            if isinstance(fault, type):
+                raise fault
+            return fault(output)
+
+    def failing(recipe):
+        made = net(recipe)
+        made.register_forward_hook(fail)
+        return made
+
+    run(part, folder, net=failing, **options)
 
 
 def crash(part, folder, call, **options):
@@ -65,7 +77,7 @@ def names(folder):
 
 
 def test_a_stopped_run_goes_on(part, stopped, undisturbed, monkeypatch, capsys):
-    """And shows itself whole, even if clocks go backwards and a history was half-written."""
+    """It prints all epochs, even if the clock goes backwards or a history is half-written."""
     assert names(stopped) == ["checkpoint-1.pt", "checkpoint-2.pt", "history.json"]
     assert len(load_history(stopped)) == 2
     os.utime(stopped / "checkpoint-1.pt", (4e9, 4e9))  # "newer" than the second
@@ -80,13 +92,15 @@ def test_a_stopped_run_goes_on(part, stopped, undisturbed, monkeypatch, capsys):
     assert err.count("\n") == 1 + 4, "a bar for each epoch, those of before too"
 
 
-def test_a_finished_run_is_not_trained_again(part, tmp_path, undisturbed, monkeypatch, capsys):
-    """Even if it was stopped before its history was written."""
-    crash(part, tmp_path, 4, owner=checkpoint, name="save_history")
-    monkeypatch.delattr(training, "augment")
-    assert run(part, tmp_path, verbose=True) == undisturbed
+def test_a_finished_run_is_not_trained_again(part, stopped, undisturbed, capsys):
+    """This is also true if it was stopped before its history was written."""
+    before = (stopped / "history.json").read_bytes()
+    run(part, stopped)
+    (stopped / "history.json").write_bytes(before)
+    stop(part, stopped, 1, ZeroDivisionError)  # no first step is taken
+    assert run(part, stopped, verbose=True) == undisturbed
     out, err = capsys.readouterr()
-    assert f"{tmp_path} holds the run's 4 epochs of 4: it is finished, and not trained" in err
+    assert f"{stopped} holds the run's 4 epochs of 4: it is finished, and not trained" in err
     assert len(out.splitlines()) == 4
 
 
@@ -101,17 +115,23 @@ def test_unless_asked(part, tmp_path, undisturbed):
     assert names(tmp_path) == FINISHED, "nothing of the old"
 
 
-def test_what_the_net_draws_itself_goes_on(part, tmp_path):
-    class Net(nn.Sequential):
-        def __init__(self, _):
-            super().__init__(nn.Flatten(), nn.Dropout(), nn.Linear(784, 10), nn.LogSoftmax(dim=1))
+@on_devices
+def test_what_the_net_draws_itself_goes_on(part, tmp_path, device):
+    def net(_):
+        layers = nn.Flatten(), nn.Dropout(), nn.Linear(784, 10), nn.LogSoftmax(dim=1)
+        return nn.Sequential(*layers).to(device)
 
-    crash(part, tmp_path, 6, net=Net)
-    assert run(part, tmp_path, net=Net) == run(part, None, net=Net)
+    crash(part, tmp_path, 6, net=net)
+    torch.rand(5, device=device)
+    again, whole = (run(part, folder, net=net) for folder in (tmp_path, None))
+    if device == "cpu":
+        assert again == whole
+    losses = [[epoch["test_loss"] for epoch in epochs] for epochs, *_ in (again, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def quota(part, folder):
-    """The system's limit on a file's size stands for a quota, for those who are not root."""
+    """The limit on a file's size stands in for a disk quota, which only root can set."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with contextlib.ExitStack() as after:
         after.callback(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
@@ -124,15 +144,16 @@ def locked(part, folder):
         folder.chmod(0o500)
         after.callback(folder.chmod, 0o700)
         after.callback(os.seteuid, os.geteuid())
-        os.seteuid(os.geteuid() or 65534)  # to root everything is permitted
+        os.seteuid(os.geteuid() or 65534)  # root may write everywhere
         run(part, folder)
 
 
 OTHER = replace(RECIPE, epochs=5, learning_rate=0.1)
 control_c = partial(stop, fault=KeyboardInterrupt)
 anew = partial(control_c, resume=False)
-diverge = partial(stop, fault=torch.full((16, 1, 24, 24), torch.nan))
-diverge_in_test = partial(stop, fault=(torch.inf, 10), name="evaluate")
+diverge = partial(stop, fault=lambda output: output * torch.nan)
+# The net is certain of every answer, and mostly wrong.
+diverge_in_test = partial(stop, fault=torch.eye(10)[0].log().expand_as, testing=True)
 KEPT = "epochs 1 to 2 are kept in FOLDER$"
 
 
@@ -143,7 +164,7 @@ KEPT = "epochs 1 to 2 are kept in FOLDER$"
         (partial(anew, call=2), "stopped; FOLDER is as it was: run again with resume True to go"),
         (partial(anew, call=6), "stopped; epoch 1 is kept in FOLDER: run again with resume True"),
         (partial(diverge, call=2), f"epoch 3, batch_id 1, .* loss is nan; .*; {KEPT}"),
-        (partial(diverge_in_test, call=1), f"3, batch_id 2, .* loss after it is inf; .*; {KEPT}"),
+        (partial(diverge_in_test, call=3), f"3, batch_id 2, .* loss after it is inf; .*; {KEPT}"),
         (quota, f"3.pt cannot be written: File too large: mend that, then run again .*; {KEPT}"),
         (locked, "^FOLDER cannot be written: Permission denied$"),
         (partial(run, recipe=OTHER), "4 there, 5 here; learning_rate is 0.15 there, 0.1 here; ch"),
@@ -154,7 +175,7 @@ KEPT = "epochs 1 to 2 are kept in FOLDER$"
     ],
 )
 def test_a_run_that_cannot_go_on(part, stopped, undisturbed, capsys, work, message):
-    """It says why, and what is kept goes on later."""
+    """The error says why, and the checkpoints can still be used."""
     with pytest.raises((KeyboardInterrupt, RunError)) as caught:
         work(part, stopped)
     said = f"{caught.value}{capsys.readouterr().err}"
@@ -163,7 +184,7 @@ def test_a_run_that_cannot_go_on(part, stopped, undisturbed, capsys, work, messa
 
 
 def sealed(values, save=torch.save):
-    """The bytes of a checkpoint, with the digest that they should have."""
+    """Return the bytes of a checkpoint with a correct digest."""
     save(values, content := io.BytesIO())
     return content.getvalue() + hashlib.sha256(content.getvalue()).digest()
 
@@ -177,10 +198,7 @@ def sealed(values, save=torch.save):
         ([], NO_CHECKPOINT),
         ({"format": checkpoint.FORMAT}, NO_CHECKPOINT),
         ({"format": checkpoint.FORMAT, "mnist_lib": "1"}, NO_CHECKPOINT),
-        *(
-            ({"format": n, "mnist_lib": "7"}, f"7 in .* {n}, .* format 3: fin")
-            for n in (0, 1, 2, 4)
-        ),
+        *(({"format": n, "mnist_lib": "7"}, f"7 in .* {n}, .*t 3: fin") for n in (0, 1, 2, 4)),
     ],
 )
 def test_no_checkpoint_to_go_on_from(part, stopped, damage, message):
@@ -199,7 +217,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(part, stopped, undisturbed,
 
 
 def damaged(path, flip):
-    """Many times: `path` is cut at a byte or has one flipped, all near its ends, some between."""
+    """Cut `path` at a byte, or flip a bit of one: at all bytes near its ends, and some between."""
     size = len(content := path.read_bytes())
     for at in (*range(60), *range(60, size - 60, size // 150), *range(size - 60, size)):
         for rest in (b"", bytes([content[at] ^ 1]) + content[at + 1 :])[: 1 + flip]:
@@ -207,22 +225,20 @@ def damaged(path, flip):
 
 
 def test_a_checkpoint_cut_at_any_byte_or_with_one_changed_is_noticed(stopped):
-    path = stopped / "checkpoint-2.pt"
-    checkpoint._read(path)
-    for _ in damaged(path, flip=True):
-        with pytest.raises(checkpoint._Damaged):
-            checkpoint._read(path)
+    (stopped / "checkpoint-1.pt").unlink()
+    kept = checkpoint.Checkpoints(stopped, {}, {"net": mnist_lib.Net()}, torch.Generator())
+    for _ in damaged(stopped / "checkpoint-2.pt", flip=True):
+        with pytest.raises(RunError, match=r"2\.pt is damaged .*; no other is there"):
+            kept.load()
 
 
-def test_weights_that_cannot_be_loaded(stopped):
+def test_weights_that_cannot_be_loaded(tmp_path):
     with pytest.raises(RunError, match=r"weights\.safetensors cannot be read: No such file"):
-        mnist_lib.load_weights(mnist_lib.Net(), stopped)
-    mnist_lib.save_run(stopped, load_history(stopped), mnist_lib.Net())
-    with pytest.raises(RunError, match="holds the weights of another net than SprintNet"):
-        mnist_lib.load_weights(mnist_lib.SprintNet(), stopped)
-    for _ in damaged(stopped / "weights.safetensors", flip=False):
+        mnist_lib.load_weights(mnist_lib.Net(), tmp_path)
+    mnist_lib.save_run(tmp_path, mnist_lib.logged_run(), mnist_lib.Net())
+    for _ in damaged(tmp_path / "weights.safetensors", flip=False):
         with pytest.raises(RunError, match="is no whole safetensors file"):
-            mnist_lib.load_weights(mnist_lib.Net(), stopped)
+            mnist_lib.load_weights(mnist_lib.Net(), tmp_path)
 
 
 @pytest.mark.parametrize("save", [torch.save, partial(pickle.dump, protocol=2)])
@@ -237,53 +253,58 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(part, tmp_path, sav
     with pytest.raises(RunError, match=r"weights\.safetensors holds Python objects"):
         mnist_lib.load_weights(mnist_lib.Net(), tmp_path)
     assert not hurt.exists()
-    with contextlib.suppress(RuntimeError):  # the bare pickle is none of torch's, but has run
+    with contextlib.suppress(RuntimeError):  # torch refuses the bare pickle after it has run
         torch.load(io.BytesIO(content[:-32]), weights_only=False)
     assert hurt.exists(), "it was a real one"
 
 
 def test_file_systems_without_locks_or_folders_to_sync(part, tmp_path, monkeypatch, capsys):
-    """Still, a file is brought to the disk before it is renamed, and its folder tried after."""
-    done, fsync, replace = [], os.fsync, os.replace
+    """A file is still synced before it is renamed, and its folder afterwards."""
+    synced, fsync = [], os.fsync
 
     def sync(file):
-        done.append("folder" if os.path.isdir(file) else "file")
-        fsync(file if done[-1] == "file" else 10**6)  # no such file: fails
+        synced.append((os.path.isdir(file), sum(1 for _ in tmp_path.glob("[!.]*"))))
+        fsync(10**6 if os.path.isdir(file) else file)  # no such file: fails
 
     monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("rename"), replace(*paths)))
     monkeypatch.setattr("filelock.FileLock.acquire", Mock(side_effect=NotImplementedError))
     run(part, tmp_path)
     assert names(tmp_path) == FINISHED
-    assert done == ["file", "rename", "folder"] * 8, "a checkpoint and a history an epoch"
+    assert synced[:4] == [(False, 0), (True, 1), (False, 1), (True, 2)], "files visible"
+    assert [folder for folder, _ in synced] == [False, True] * 8, "two files an epoch"
     assert f"{tmp_path} has no locks: take care that no other run" in capsys.readouterr().err
 
 
-def test_folder_moved_to_another_machine(part, stopped, undisturbed, monkeypatch, capsys):
-    here = mnist_lib.environment(torch.device("cpu"))
-    there = here | {"processor": "abacus", "torch": "9.9"}
-    with monkeypatch.context() as patched:
-        patched.setattr(training, "environment", lambda _: there)
-        epochs, record, weights = run(part, stopped)
+def test_folder_moved_from_another_machine(part, stopped, undisturbed, capsys):
+    here, there = mnist_lib.environment(torch.device("cpu")), {"processor": "abacus", "torch": "9"}
+    path = stopped / "checkpoint-2.pt"
+    values = torch.load(io.BytesIO(path.read_bytes()[:-32]))
+    history = json.loads(values["history"]) | there
+    path.write_bytes(sealed(values | {"history": json.dumps(history)}))
+    epochs, record, weights = run(part, stopped)
     assert (epochs, weights) == undisturbed[::2], "nothing but the name of the machine changed"
-    assert record == undisturbed[1] | {"resumed": [{"after_epoch": 2} | there]}
-    assert f"abacus now; torch {here['torch']} before, 9.9 now: equal" in capsys.readouterr().err
-    assert run(part, stopped)[1] == record, "a finished run is no further move"
+    assert record == undisturbed[1] | there | {"resumed": [{"after_epoch": 2} | here]}
+    said = f"processor abacus before, {here['processor']} now; torch 9 before, {here['torch']} now"
+    assert f"{stopped}: {said}: equal to rounding only" in capsys.readouterr().err
+    torch.set_num_threads(2)
+    _, again, _ = run(part, stopped)
+    torch.set_num_threads(1)
+    assert again == record, "a finished run is no further move"
 
 
 @pytest.mark.parametrize(("kind", "which"), [("cuda", [torch.device("cuda:0")]), ("mps", [])])
 def test_checkpoint_from_a_gpu(part, tmp_path, monkeypatch, undisturbed, kind, which):
-    """Its random state goes on with it; a CPU can go on, too."""
+    """It restores the GPU's random state. A CPU can go on from it, too."""
     state, cpu = list(range(16)), tmp_path / "cpu"
     gpu = Mock(**{"get_rng_state.return_value": torch.tensor(state, dtype=torch.uint8)})
     device = property(lambda _: torch.device(kind, 0), lambda *_: None)
-    with monkeypatch.context() as patched:
-        patched.setattr(torch.serialization, "location_tag", lambda _: f"{kind}:0")
-        patched.setattr(torch, "get_device_module", lambda _: gpu)
-        patched.setattr(checkpoint.Checkpoints, "device", device, raising=False)
-        crash(part, cpu, 10)
-        gpu.get_rng_state.assert_called_with(*which)
-        run(part, shutil.copytree(cpu, tmp_path / "gpu"))
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda _: f"{kind}:0")
+    monkeypatch.setattr(torch, "get_device_module", lambda _: gpu)
+    monkeypatch.setattr(checkpoint.Checkpoints, "device", device, raising=False)
+    crash(part, cpu, 10)
+    gpu.get_rng_state.assert_called_with(*which)
+    run(part, shutil.copytree(cpu, tmp_path / "gpu"))
+    monkeypatch.undo()
     put_back, *whose = gpu.set_rng_state.call_args.args
     assert (put_back.tolist(), whose) == (state, which)
     assert f"{kind}:0".encode() in (cpu / "checkpoint-2.pt").read_bytes()

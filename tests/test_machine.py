@@ -1,4 +1,4 @@
-"""The device that is taken, the columns of a record, and the name of how a CPU rounds."""
+"""The right device is chosen, memory is measured, and a CPU's rounding has a name."""
 
 import os
 import platform
@@ -14,6 +14,12 @@ from mnist_lib.errors import RunError
 from mnist_lib.machine import own_processes, peak_memory, rounding
 
 
+def python(code, **environment):
+    """Run the code in a new process and return what it prints."""
+    command, env = [sys.executable, "-c", code], os.environ | environment
+    return subprocess.check_output(command, env=env, text=True)
+
+
 def test_devices():
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device() == pick_device("auto") == pick_device(None)
@@ -25,8 +31,7 @@ def test_unknown_devices(name):
         pick_device(name)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+@pytest.mark.parametrize("name", ["cuda:99"] if torch.cuda.is_available() else ["cuda", "cuda:1"])
 def test_missing_devices(name):
     with pytest.raises(ParameterError, match=f"device is '{name}', but this machine has none"):
         pick_device(name)
@@ -42,9 +47,8 @@ def test_freed_memory_is_kept_until_returned():
         "del blocks; kept = resident()\n"
         "machine.return_freed_memory(); print(full - kept, kept - resident())"
     )
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     at_once, later = (
-        int(pages) * os.sysconf("SC_PAGESIZE") >> 20 for pages in there.stdout.split()
+        int(pages) * os.sysconf("SC_PAGESIZE") >> 20 for pages in python(code).split()
     )
     assert at_once < 10  # MiB, of the 100 that were freed
     assert later > 90
@@ -58,14 +62,12 @@ def test_peak_memory_is_the_processs_own():
         assert 100 < call(peak_memory) < 900
 
 
-def test_a_killed_process_is_one_sentence():
-    with own_processes() as call, pytest.raises(RunError, match="killed, perhaps for want of"):
-        call(os._exit, 9)
-
-
-def test_what_a_process_raises_is_raised_here():
-    with own_processes() as call, pytest.raises(ParameterError, match="device must be one of"):
-        call(pick_device, "tpu")
+def test_a_killed_process_is_one_sentence_and_what_one_raises_is_raised():
+    with own_processes() as call:
+        with pytest.raises(RunError, match="killed, perhaps for want of"):
+            call(os._exit, 9)
+        with pytest.raises(ParameterError, match="device must be one of"):
+            call(pick_device, "tpu")
 
 
 def test_rounding_leaves_torch_as_it_was():
@@ -80,16 +82,13 @@ def test_rounding_leaves_torch_as_it_was():
 
 @pytest.mark.parametrize(("threads", "capability"), [(1, None), (2, None), (1, "default")])
 def test_rounding_of_another_process(threads, capability):
-    """The same for every number of threads; another one if the CPU rounds in another way."""
+    """The name is the same for any number of threads, and another if the CPU rounds otherwise."""
     if capability and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX"):
         pytest.skip("this CPU has one way only")
     code = (
         f"import torch, mnist_lib.machine as machine; torch.set_num_threads({threads});"
         f"torch.manual_seed({threads}); print(machine.rounding(), torch.get_num_threads())"
     )
-    env = os.environ | ({"ATEN_CPU_CAPABILITY": capability} if capability else {})
-    command = [sys.executable, "-c", code]
-    there = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    name, left = there.stdout.split()
+    name, left = python(code, **{"ATEN_CPU_CAPABILITY": capability} if capability else {}).split()
     assert (name == rounding()) is (capability is None)
     assert int(left) == threads

@@ -1,4 +1,4 @@
-"""The nets: the assignment's printed table, the fast net beside the literal one, and the crop."""
+"""The nets agree with the assignment's table and with each other, and look at their crop."""
 
 import re
 from itertools import pairwise
@@ -9,23 +9,12 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from mnist_lib import (
-    RECIPES,
-    FastNet,
-    LeanNet,
-    Net,
-    ParameterError,
-    SmallNet,
-    get_recipe,
-    layer_table,
-    load_weights,
-    normalize,
-    run_folder,
-    save_run,
-)
-from mnist_lib.data import augment, load_sample
+from mnist_lib import RECIPES, FastNet, LeanNet, Net, ParameterError, SmallNet, get_recipe
+from mnist_lib.data import augment, load_sample, normalize
 from mnist_lib.net import SprintNet, count_parameters, make_net, set_seed, unwrapped
+from mnist_lib.receptive_field import layer_table
 from mnist_lib.recipe import LEAN, WIDTHS
+from mnist_lib.run import load_weights, save_run
 
 from .test_history import make
 
@@ -67,7 +56,7 @@ def test_net_is_the_assignments_table_row_by_row():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_fast_net_is_the_assignments_net(training):
-    """Outputs, all gradients and running statistics over several steps, in float64."""
+    """The outputs are equal, and after several steps the weights and statistics are, too."""
     torch.manual_seed(0)
     nets = literal, fast = Net().double(), FastNet().double()
     for norm in literal.modules():
@@ -76,28 +65,19 @@ def test_fast_net_is_the_assignments_net(training):
                 nn.init.normal_(tensor)
             nn.init.uniform_(norm.running_var, 0.5, 2)
     fast.load_state_dict(literal.state_dict())
-    optimizers = [torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9) for net in nets]
-    # Batch norm takes their bias away again: no gradient but rounding, and none is computed.
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9) for net in nets]
+    # Batch norm subtracts these biases again, so their gradient is not computed.
     idle = {f"conv{number}.bias" for number in range(1, 6)} if training else set()
     for _ in range(4):
         images, labels = torch.randn(16, 1, 28, 28).double(), torch.randint(10, (16,))
-        theirs, ours = (net.train(training)(images) for net in nets)
-        assert ours.shape == (16, 10)
+        theirs, ours = outputs = [net.train(training)(images) for net in nets]
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(ours.exp().sum(dim=1), torch.ones(16).double())
-        for optimizer, output in zip(optimizers, (theirs, ours), strict=True):
+        for optimizer, output in zip(optimizers, outputs, strict=True):
             optimizer.zero_grad()
             F.nll_loss(output, labels).backward()
-        expected = dict(literal.named_parameters())
-        for name, parameter in fast.named_parameters():
-            if name in idle:
-                assert parameter.grad is None
-                assert expected[name].grad.abs().max() < 1e-12
-            else:
-                torch.testing.assert_close(parameter.grad, expected[name].grad, msg=name)
-                assert parameter.grad.abs().max() > 0, name
-        for optimizer in optimizers:
             optimizer.step()
+        assert {name for name, p in fast.named_parameters() if p.grad is None} == idle
     for name, tensor in literal.state_dict().items():
         torch.testing.assert_close(fast.state_dict()[name], tensor, msg=name)
 
@@ -126,12 +106,10 @@ def test_every_recipes_net_is_in_the_budget(name):
 
 @pytest.mark.parametrize("name", WIDTHS | LEAN)
 def test_a_small_net_row_by_row(name):
-    """By hand: a separable convolution has 9 weights a channel and one for each pair of them."""
+    """A separable convolution has 9 weights per channel and one per pair of channels."""
     w = (WIDTHS | LEAN)[name]
     separable = [9 * before + before * after for before, after in pairwise(w)]
-    norms = [2 * width for width in w]
-    if name in LEAN:
-        norms = [*w[:-1], 2 * w[-1]]
+    norms = [2 * width for width in w] if name in WIDTHS else [*w[:-1], 2 * w[-1]]
     table = layer_table(make_net(get_recipe("small", net=name)), (1, 28, 28))
     rows = {layer.name: layer for layer in table}
     convs = ["convs.0", *(f"convs.{number}.1" for number in range(1, 7))]
@@ -153,7 +131,7 @@ def test_a_small_net_row_by_row(name):
 
 @pytest.mark.parametrize("crop", [24, 28])
 def test_views_are_corners_of_the_augmentation(crop):
-    """As `augment` makes them for training, and their probabilities averaged."""
+    """`augment` makes the same views; the net averages their probabilities."""
     recipe = get_recipe("views", net="assignment", crop=crop)
     images = load_sample().test_images[:20]
     net = make_net(recipe).eval()
@@ -195,15 +173,6 @@ def test_a_seed_makes_the_weights():
     assert torch.equal(weights(1), weights(numpy.int64(1)))
     assert torch.equal(weights(0), weights(None))
     assert not torch.equal(weights(1), weights(2))
-
-
-@pytest.mark.parametrize("seed", [-1, 1.5, "one", True, 2**63])
-def test_senseless_seeds(seed):
-    with pytest.raises(ParameterError, match="seed must be a whole number from 0"):
-        set_seed(seed)
-
-
-def test_a_recipes_name_is_no_recipe():
-    for call in (make_net, lambda recipe: run_folder(None, recipe, 0, None)):
-        with pytest.raises(ParameterError, match="recipe must be a Recipe"):
-            call("fast")
+    for seed in (-1, 1.5, "one", True, 2**63):
+        with pytest.raises(ParameterError, match="seed must be a whole number from 0"):
+            set_seed(seed)

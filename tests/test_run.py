@@ -1,30 +1,22 @@
-"""A run's folder: whole files or none, readable again, refused in one sentence."""
+"""A run's folder has whole files or none; what cannot be read is refused in one sentence."""
 
 import dataclasses
 import shutil
 import statistics
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn as nn
 
 import mnist_lib
-from mnist_lib import (
-    FastNet,
-    Net,
-    ParameterError,
-    RunError,
-    SprintNet,
-    evaluate,
-    get_recipe,
-    load_history,
-    recorded_studies,
-)
+from mnist_lib import FastNet, Net, ParameterError, RunError, SprintNet, get_recipe
 from mnist_lib.files import append_line, write_file
-from mnist_lib.history import save_history
+from mnist_lib.history import load_history, save_history
 from mnist_lib.run import PRETRAINED, load_weights, pretrained, run_folder, save_run
 
 from .test_history import make
+from .test_machine import python
 
 HISTORY = make(9900, 9944, seed=1)
 ASSIGNMENT = get_recipe("assignment")
@@ -63,19 +55,12 @@ SAVED = Net().state_dict()
 WRAPPED = {f"module._orig_mod.{name}": tensor for name, tensor in SAVED.items()}
 
 
-@pytest.mark.parametrize(
-    ("weights", "options"),
-    [
-        (SAVED, {}),
-        (SAVED, {"_use_new_zipfile_serialization": False}),
-        (WRAPPED, {}),
-        ({"state_dict": WRAPPED, "epoch": 3}, {}),
-    ],
-)
-def test_weights_that_torch_saved(tmp_path, monkeypatch, weights, options):
-    """On a GPU, too, wrapped by DataParallel and torch.compile."""
+@pytest.mark.parametrize("weights", [SAVED, WRAPPED, {"state_dict": WRAPPED, "epoch": 3}])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_that_torch_saved(tmp_path, monkeypatch, weights, zipped):
+    """They may come from a GPU, and from a net in DataParallel and torch.compile."""
     monkeypatch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
-    torch.save(weights, tmp_path / "weights.pt", **options)
+    torch.save(weights, tmp_path / "weights.pt", _use_new_zipfile_serialization=zipped)
     for name, tensor in load_weights(Net(), tmp_path / "weights.pt").state_dict().items():
         assert torch.equal(tensor, SAVED[name]), name
 
@@ -85,7 +70,7 @@ def test_weights_that_torch_saved(tmp_path, monkeypatch, weights, options):
     [
         (Net(), "holds Python objects, .* could run code: save net.state_dict"),
         ({"weights": SAVED}, "holds a dict that is no state_dict: save net.state_dict"),
-        (SAVED | {"conv7.bias": torch.zeros(10, dtype=torch.int8)}, r"conv7.bias is int8 \(10,\)"),
+        (SAVED | {"conv7.bias": torch.zeros(10).char()}, r"another net than Net: .* int8 \(10,\)"),
         (SAVED["conv1.bias"], "holds a Tensor that is no state_dict"),
         (SAVED | {"conv7.bias": SAVED["conv1.bias"]}, r"conv7.bias is \(8,\) there, \(10,\) here"),
         ({"conv1.bias": SAVED["conv1.bias"]}, r"conv1.weight is none there, \(8, 1, 3, 3\) here"),
@@ -103,12 +88,6 @@ def test_what_are_no_weights_of_this_net(tmp_path, content, message):
         load_weights(Net(), path)
 
 
-def test_a_file_is_no_runs_folder(tmp_path, sample):
-    (tmp_path / "run").touch()
-    with pytest.raises(RunError, match="run is a file, and a run needs a folder: name another"):
-        run_folder(tmp_path / "run", ASSIGNMENT, 0, sample)
-
-
 def test_home_is_expanded_everywhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert save_run("~/runs/try", HISTORY, Net())[0].parent == tmp_path / "runs" / "try"
@@ -116,17 +95,18 @@ def test_home_is_expanded_everywhere(tmp_path, monkeypatch):
     load_weights(Net(), "~/runs/try")
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda data: save_run(None, HISTORY, Net()), "folder must be a path, got None"),
-        (lambda data: load_weights(Net(), None), "path must be a path, got None"),
-        (lambda data: run_folder(None, ASSIGNMENT, "/../../evil", data), "seed must be a whole"),
-    ],
-)
-def test_senseless_arguments(sample, call, message):
-    with pytest.raises(ParameterError, match=message):
-        call(sample)
+def test_senseless_arguments(sample, tmp_path):
+    for message, call, *arguments in (
+        ("folder must be a path, got None", save_run, None, HISTORY, Net()),
+        ("path must be a path, got None", load_weights, Net(), None),
+        ("seed must be a whole", run_folder, None, ASSIGNMENT, "/../../evil", sample),
+        ("recipe must be a Recipe", run_folder, None, "fast", 0, None),
+        ("recipe must be a Recipe", mnist_lib.make_net, "fast"),
+        ("data must be an MNIST, .*ones", run_folder, None, ASSIGNMENT, 0, torch.ones),
+        ("history must be a History", save_run, tmp_path, Net(), HISTORY),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            call(*arguments)
 
 
 def test_write_that_fails_leaves_what_was_there(tmp_path, sample):
@@ -141,6 +121,8 @@ def test_write_that_fails_leaves_what_was_there(tmp_path, sample):
         write_file(path, fail)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(RunError, match="file is a file, and a run needs a folder: name another"):
+        run_folder(path, ASSIGNMENT, 0, sample)
     with pytest.raises(RunError, match=r"file/run.* cannot be written: Not a directory"):
         run_folder(path / "run", ASSIGNMENT, 0, sample)
     with pytest.raises(RunError, match=r"file/study\.jsonl cannot be written"):
@@ -148,33 +130,41 @@ def test_write_that_fails_leaves_what_was_there(tmp_path, sample):
 
 
 def test_default_folder_tells_runs_apart(sample, monkeypatch, tmp_path):
-    monkeypatch.delenv("MNIST_RUNS", raising=False)
-    monkeypatch.setattr(mnist_lib.run, "__file__", str(tmp_path / "lib" / "run.py"))
-    monkeypatch.chdir(tmp_path)  # no checkout there: beside the working directory
-    whole, part = dataclasses.replace(sample, source="mnist"), sample.take(500)
-    shorter = get_recipe("assignment", epochs=2)
-    folders = {
-        "assignment-seed0-train_images4000": run_folder(None, ASSIGNMENT, 0, whole),
-        "assignment-seed0-sample": run_folder(None, ASSIGNMENT, 0, sample),
-        "assignment-seed1-sample": run_folder("", ASSIGNMENT, 1, sample),
-        "assignment-epochs2-seed0-sample": run_folder(None, shorter, 0, sample),
-        "assignment-seed0-sample-train_images500": run_folder(None, ASSIGNMENT, 0, part),
-    }
-    assert folders == {name: tmp_path / "runs" / name for name in folders}
-
-
-def test_default_folder_is_where_the_environment_says(sample, monkeypatch, tmp_path):
     monkeypatch.setenv("MNIST_RUNS", str(tmp_path / "there"))
-    fast = get_recipe("fast")
-    assert run_folder(None, fast, 0, sample) == tmp_path / "there" / "fast-seed0-sample"
+    whole, part = dataclasses.replace(sample, source="mnist"), sample.take(500)
+    fast, shorter = get_recipe("fast"), get_recipe("assignment", epochs=2)
+    for name, *run in (
+        ("assignment-seed0-train_images4000", None, ASSIGNMENT, 0, whole),
+        ("assignment-seed0-sample", None, ASSIGNMENT, 0, sample),
+        ("assignment-seed1-sample", "", ASSIGNMENT, 1, sample),
+        ("assignment-epochs2-seed0-sample", None, shorter, 0, sample),
+        ("assignment-seed0-sample-train_images500", None, ASSIGNMENT, 0, part),
+        ("fast-seed0-sample", None, fast, 0, sample),
+        ("fast-seed0-sample", None, fast.for_source("sample"), 0, sample),
+    ):
+        assert run_folder(*run) == tmp_path / "there" / name
     assert run_folder(tmp_path / "named", fast, 0, sample) == tmp_path / "named"
 
 
 def test_default_folder_is_in_the_checkout(sample, monkeypatch):
     monkeypatch.delenv("MNIST_RUNS", raising=False)
     folder = run_folder(None, get_recipe("assignment", epochs=3), 5, sample)
-    assert folder.parents[1].joinpath("mnist_lib", "run.py").is_file()
+    assert folder.parent == Path(__file__).parents[1] / "runs"
     shutil.rmtree(folder)
+
+
+def test_default_folder_without_a_checkout_is_in_the_working_directory(monkeypatch, tmp_path):
+    """The library is in a folder without a pyproject.toml, as after an installation."""
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "mnist_lib").symlink_to(Path(mnist_lib.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
+    monkeypatch.delenv("MNIST_RUNS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    code = (
+        "from mnist_lib import get_recipe, load_mnist, run_folder\n"
+        "print(run_folder(None, get_recipe(), 0, load_mnist(source='sample')))"
+    )
+    assert Path(python(code).strip()) == tmp_path / "runs" / "assignment-seed0-sample"
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
@@ -195,8 +185,6 @@ def test_a_run_does_not_replace_another(tmp_path):
     save_run(tmp_path, HISTORY, Net())
     with pytest.raises(RunError, match="holds a run of another seed"):
         save_run(tmp_path, make(9900, 9944, seed=2), Net())
-    with pytest.raises(ParameterError, match="history must be a History"):
-        save_run(tmp_path, Net(), HISTORY)
     assert load_history(tmp_path) == HISTORY
 
 
@@ -205,9 +193,9 @@ def test_trained_nets_come_with_the_library(sample, name):
     net, history = pretrained(name), load_history(PRETRAINED / name)
     assert not net.training
     assert history.record["recipe"]["name"] == name
-    _, correct = evaluate(net, sample)  # of the digits that it was trained on
+    _, correct = mnist_lib.evaluate(net, sample)  # it was trained on these digits
     assert correct >= 990
-    runs = {run.record["seed"]: run.final.correct for run in recorded_studies()[name]}
+    runs = {run.record["seed"]: run.final.correct for run in mnist_lib.recorded_studies()[name]}
     off = {seed: abs(right - statistics.fmean(runs.values())) for seed, right in runs.items()}
     assert off[history.record["seed"]] == min(off.values())
     assert runs[history.record["seed"]] == history.final.correct
