@@ -1,5 +1,7 @@
-"""How the tests run the notebooks: with papermill, and against their own outputs with nbval."""
+"""How the tests run the notebooks: with papermill, with nbval, and cell by cell in this process."""
 
+import contextlib
+import io
 import shutil
 import subprocess
 import sys
@@ -9,31 +11,43 @@ import papermill
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
-INSIDE = NOTEBOOK.with_name("inside_the_net.ipynb")
 RECORDS = NOTEBOOK.parent / "records"
 QUICK = {"data_source": "sample", "epochs": 2, "train_images": 500, "batch_size": 50}
-IGNORED = "nbval-ignore-output"
 
 
 def execute(notebook, folder, **parameters):
     """Run a notebook with papermill; the executed notebook. Its file is `out.ipynb` in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    return papermill.execute_notebook(
-        str(notebook),
-        str(folder / "out.ipynb"),
-        parameters={"run_dir": str(folder / "run")} | parameters,
-        cwd=str(folder),
-        progress_bar=False,
-    )
+    files = str(notebook), str(folder / "out.ipynb")
+    return papermill.execute_notebook(*files, parameters, cwd=str(folder), progress_bar=False)
 
 
-def nbval(notebook):
-    """Run a notebook against its own outputs, with the committed notebook's conftest beside it."""
-    shutil.copy(NOTEBOOK.parent / "conftest.py", notebook.parent)
-    words = [sys.executable, "-m", "pytest", "--nbval", "-q", "-p", "no:cacheprovider"]
-    return subprocess.run(
-        [*words, notebook.name], cwd=notebook.parent, capture_output=True, text=True
-    )
+def execute_here(notebook, last=None, skip=(), **parameters):
+    """Run a notebook's cells in this process, which starts no kernel; what each printed, by name.
+
+    As with papermill, the parameters are set after the cell of that name. `last` is the last cell
+    to run, if it is not the notebook's own; the cells in `skip` are left out.
+    """
+    names, printed = {}, {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.id not in skip:
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(cell.source, names)
+            printed[cell.id] = out.getvalue()
+        if cell.id == "parameters":
+            names |= parameters
+        if cell.id == last:
+            break
+    return printed
+
+
+def nbval(*notebooks):
+    """Run notebooks of one folder against their outputs, beside the committed ones' conftest."""
+    folder = notebooks[0].parent
+    shutil.copy(NOTEBOOK.parent / "conftest.py", folder)
+    words = [sys.executable, "-m", "pytest", "--nbval", "-v", "-p", "no:cacheprovider"]
+    words += [notebook.name for notebook in notebooks]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True)
 
 
 def stdout(notebook, name=None):

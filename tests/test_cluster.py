@@ -1,43 +1,37 @@
 """Studies on a Dask cluster: a scheduler and two workers, processes of this machine."""
 
+import contextlib
 import json
 import os
-import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from mnist_lib import get_recipe, jobs, load_study
+from mnist_lib import get_recipe, load_study
 from mnist_lib.errors import ParameterError, RunError
 from mnist_lib.study import study
 
 from .conftest import wait_for
-from .test_study import few_images, losses, path  # noqa: F401 (a fixture)
+from .killing import FewImages, die
+from .test_study import losses, mnist, path  # noqa: F401 (two fixtures)
 
 pytest.importorskip("distributed", reason="an extra: pip install '.[dask]'")
 ROOT = Path(__file__).parents[1]
 RECIPES = [get_recipe("assignment", epochs=2), get_recipe("sprint", epochs=1)]
-on_worker = jobs._run_on_worker
 
 
-def run_few_on_worker(job):
-    """The run, of few images; the first worker that has made that of seed 3 is killed then."""
-    jobs.load_mnist = few_images
-    made = on_worker(job)
-    if job.seed == 3:
-        try:
-            Path(job.data_dir).touch(exist_ok=False)
-        except FileExistsError:
-            return made
-        os.kill(os.getpid(), signal.SIGKILL)
-    return made
+def die_once(killed):
+    """The first process that comes here is killed, and leaves the file `killed`."""
+    with contextlib.suppress(FileExistsError):
+        killed.touch(exist_ok=False)
+        die()
 
 
 @pytest.fixture
-def cluster(tmp_path, start, monkeypatch):
+def cluster(tmp_path, start):
     """Starts a scheduler and workers, each of so many threads; the scheduler's address."""
-    monkeypatch.setattr(jobs, "_run_on_worker", run_few_on_worker)
     file = tmp_path / "scheduler.json"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -56,10 +50,11 @@ def cluster(tmp_path, start, monkeypatch):
     return make
 
 
-def test_a_cluster_makes_the_same_records_though_a_worker_is_killed(path, cluster):  # noqa: F811
-    here = study(path.with_stem("here"), RECIPES, [2, 3], 2)
+def test_a_cluster_makes_the_same_records_though_a_worker_is_killed(path, mnist, cluster):  # noqa: F811
+    here = study(path.with_stem("here"), RECIPES, [2, 3], 2, data_dir=mnist)
     killed = path.with_name("killed")
-    there = study(path, RECIPES, [2, 3], data_dir=str(killed), scheduler=cluster(1, 1))
+    there = FewImages(mnist.folder, {3: partial(die_once, killed)})
+    there = study(path, RECIPES, [2, 3], data_dir=there, scheduler=cluster(1, 1))
     assert killed.exists()
     assert list(map(losses, there)) == list(map(losses, here))
     for run in (*there, *here):
@@ -68,10 +63,12 @@ def test_a_cluster_makes_the_same_records_though_a_worker_is_killed(path, cluste
     assert sorted(map(losses, load_study(path))) == sorted(map(losses, here))
 
 
-def test_a_single_worker_makes_the_runs(path, cluster):  # noqa: F811
+def test_a_single_worker_makes_the_runs(path, mnist, cluster):  # noqa: F811
     """And not the caller's own process, which is none of Dask's."""
-    (run,) = study(path, RECIPES[1:], [2], scheduler=cluster(1))
-    assert losses(run) == losses(study(path.with_stem("here"), RECIPES[1:], [2], 1)[0])
+    (run,) = study(path, RECIPES[1:], [2], data_dir=mnist, scheduler=cluster(1))
+    assert mnist.processes() == 1
+    here = study(path.with_stem("here"), RECIPES[1:], [2], 1, data_dir=mnist)
+    assert losses(run) == losses(here[0])
 
 
 def test_a_worker_of_several_threads_is_refused(path, cluster):  # noqa: F811

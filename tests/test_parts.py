@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
-from mnist_lib import get_recipe, make_net, set_seed, train, training
-from mnist_lib.training import HardExamples, WeightAverage
+from mnist_lib import augment, evaluate, get_recipe, infer, make_net, random_affine, set_seed, train
+from mnist_lib.training import HardExamples, WeightAverage, make_optimizer, make_scheduler
+from mnist_lib.training import training_loss as loss_of
 
-CPU = torch.device("cpu")
 QUARTER = get_recipe("fast", epochs=4, first=1.0, hardest=0.25)
 HALF_UNSEEN = get_recipe("fast", epochs=3, first=0.5, hardest=0.25)
 
@@ -43,91 +44,55 @@ def test_the_net_itself_is_left_alone(decay):
     assert {1.0} == {x for tensor in net.state_dict().values() for x in tensor.flatten().tolist()}
 
 
-def certain(probabilities):
-    """Log-probabilities (N, 10) that give label 0 these probabilities."""
-    rows = [[p] + 9 * [(1 - p) / 9] for p in probabilities]
-    return torch.tensor(rows, requires_grad=True).log()
-
-
-def order(examples, epoch):
-    return examples.order(epoch, torch.Generator().manual_seed(0)).tolist()
-
-
-def test_the_hardest_are_chosen_and_come_back():
-    examples = HardExamples(4, get_recipe("fast", first=1.0, hardest=0.5), CPU)
-    labels = torch.zeros(4, dtype=torch.long)
-    examples.update(torch.tensor([3, 1]), certain([0.9, 0.1]), labels[:2])
-    examples.update(torch.tensor([0, 2]), certain([0.2, 0.5]), labels[:2])
-    assert examples.losses.exp().tolist() == pytest.approx([1 / 0.2, 1 / 0.1, 1 / 0.5, 1 / 0.9])
-    assert sorted(order(examples, 2)) == [0, 1]
-    examples.update(torch.tensor([0, 1]), certain([0.99, 0.6]), labels[:2])
-    assert sorted(order(examples, 3)) == [1, 2], "2 was left out and is harder now"
-    assert not examples.losses.requires_grad
-
-
-def test_order_is_shuffled_from_the_generator():
-    examples = HardExamples(1000, QUARTER, CPU)
-    examples.losses = torch.linspace(0, 1, 1000)
-    assert order(examples, 2) == order(examples, 2) != sorted(order(examples, 2))
-    assert sorted(order(examples, 2)) == list(range(750, 1000))
-
-
-def test_if_all_are_trained_on_nothing_is_kept():
-    examples = HardExamples(3, get_recipe("assignment"), CPU)
-    examples.update(torch.tensor([0]), certain([0.5]), torch.tensor([0]))
-    assert len(examples.unseen(2)) == 0, "none is asked of any net"
-    assert examples.state_dict()["losses"].numel() == 0
-    assert sorted(order(examples, 9)) == [0, 1, 2]
+def test_the_losses_that_are_kept():
+    """None, if all images are trained on; then no net is asked for any, either."""
+    output = torch.zeros(1, 10, requires_grad=True).log_softmax(dim=1)
+    for recipe, kept in ((QUARTER, 3), (get_recipe("assignment"), 0)):
+        examples = HardExamples(3, recipe, torch.device("cpu"))
+        examples.update(torch.tensor([0]), output, torch.tensor([0]))
+        assert examples.state_dict()["losses"].numel() == kept
+        assert not examples.losses.requires_grad
+    assert len(examples.unseen(2)) == 0
+    assert sorted(examples.order(9, torch.Generator()).tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("recipe", [QUARTER, HALF_UNSEEN])
-def test_training_takes_the_hardest(digits, monkeypatch, recipe):
-    """Its calls played again: an image's loss is its last step's or, if unseen, the average's."""
+def test_training_takes_the_hardest(digits, recipe):
+    """As this loop does: a loss is that of an image's last step or, if unseen, the average's."""
+    part, losses, epochs = digits.take(500), torch.full((500,), torch.inf), []
+    images, labels = part.train_images, part.train_labels
     set_seed(0)
-    calls, part, net = [], digits.take(500), make_net(recipe)
-
-    def watch(owner, name):
-        function = getattr(owner, name)
-
-        def watched(*args):
-            calls.append((name, args, function(*args)))
-            return calls[-1][2]
-
-        monkeypatch.setattr(owner, name, watched)
-
-    for name in ("order", "update"):
-        watch(HardExamples, name)
-    for name in ("augment", "infer", "evaluate", "make_scheduler"):
-        watch(training, name)
-    history = train(net, part, recipe, verbose=False)
-    losses, right = torch.full((500,), torch.inf), []
-    for name, args, result in calls:
-        if name == "order":
-            if right:
-                assert len(result) == 125 == (losses >= losses[result].min()).sum()
-            else:
-                shuffled = torch.randperm(500, generator=torch.Generator().manual_seed(0))
-                assert torch.equal(result, shuffled[: round(500 * recipe.first)])
-            batches = iter(result.split(64))
-            right.append(0)
-        elif name == "augment":
-            batch = next(batches)
-            assert torch.equal(args[0], part.train_images[batch])
-        elif name == "evaluate":
-            tested = args[0]
-        elif name == "infer":
-            batch = losses.isinf().nonzero().squeeze(1)
-            assert args[0] is tested is not net
-            assert torch.equal(args[1], part.train_images[batch])
-        elif name == "make_scheduler":
-            assert args[2] == sum(recipe.epoch_steps(500)), "the rate falls to the very end"
+    net, generator = make_net(recipe), torch.Generator().manual_seed(0)
+    optimizer, average = make_optimizer(net, recipe), WeightAverage(net, recipe.averaging)
+    # The rate falls to the very end.
+    scheduler = make_scheduler(optimizer, recipe, sum(recipe.epoch_steps(500)))
+    for epoch in range(1, recipe.epochs + 1):
+        if epoch == 1:
+            order = torch.randperm(500, generator=generator)[: round(500 * recipe.first)]
         else:
-            assert torch.equal(args[1], batch)
-            output, labels = args[2].detach(), part.train_labels[batch]
-            losses[batch] = -output[range(len(batch)), labels]
-            right[-1] += (output.argmax(dim=1) == labels).sum().item() * (len(batch) <= 64)
-    assert [epoch.batches for epoch in history] == recipe.epoch_steps(500)
-    assert [epoch.train_correct for epoch in history] == right
+            unseen = losses.isinf().nonzero().squeeze(1)
+            if len(unseen):
+                output = infer(average.net, images[unseen])
+                losses[unseen] = F.nll_loss(output, labels[unseen], reduction="none")
+            order = losses.topk(125).indices[torch.randperm(125, generator=generator)]
+        moves, right = random_affine(len(order), recipe, generator), 0
+        net.train()
+        for batch, move in zip(order.split(64), moves.split(64), strict=True):
+            optimizer.zero_grad()
+            output = net(augment(images[batch], move, recipe))
+            loss_of(output, labels[batch], recipe).backward()
+            optimizer.step()
+            scheduler.step()
+            average.update()
+            losses[batch] = F.nll_loss(output.detach(), labels[batch], reduction="none")
+            right += (output.argmax(dim=1) == labels[batch]).sum().item()
+        epochs.append((len(order.split(64)), right, *evaluate(average.net, part)))
+    set_seed(0)
+    trained = make_net(recipe)
+    history = train(trained, part, recipe, verbose=False)
+    assert [(e.batches, e.train_correct, e.test_loss, e.correct) for e in history] == epochs
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(tensor, average.net.state_dict()[name])
 
 
 def test_tied_weights_are_averaged_once():

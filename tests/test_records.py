@@ -15,13 +15,8 @@ from .running import RECORDS, ROOT
 
 LINES = {"search.jsonl", "benchmark.jsonl"}  # of other things than runs
 RUNS = sorted(path for path in RECORDS.glob("*.jsonl") if path.name not in LINES)
-COLUMNS = {"recipe", "seed", "machine", "threads", "device", "processor", "platform", "torch"} | {
-    "python",
-    "mnist_lib",
-    "parameters",
-    "train_images",
-    "data",
-}
+COLUMNS = {"recipe", "seed", "machine", "threads", "device", "processor", "platform", "torch"}
+COLUMNS |= {"python", "mnist_lib", "parameters", "train_images", "data"}
 FIELDS = [field.name for field in dataclasses.fields(Recipe)]
 
 
@@ -39,11 +34,9 @@ def test_runs(path):
         recipe = run.recipe
         assert len(run) == recipe.epochs
         assert [e.batches for e in run] == recipe.epoch_steps(run.record["train_images"])
-        assert run.source == ("validation" if path.stem == "folds" else "mnist")
-        assert run.images == (5_000 if path.stem == "folds" else 10_000)
-        assert run.images + run.record["train_images"] == (
-            60_000 if path.stem == "folds" else 70_000
-        )
+        source, tested = ("validation", 5_000) if path.stem == "folds" else ("mnist", 10_000)
+        assert (run.source, run.images) == (source, tested)
+        assert run.record["train_images"] == (55_000 if source == "validation" else 60_000)
         if path.stem in RECIPES:
             assert recipe == RECIPES[path.stem]
         if path.stem == "frontier":
@@ -51,10 +44,8 @@ def test_runs(path):
             assert recipe == get_recipe(recipe.name, net=f"p{run.record['parameters']}")
         most = 1_200 if path.stem == "fresh" else 1_000
         assert run.record.get("memory", 0) < most, "MB"
-    keys = [
-        json.dumps([r.record[k] for k in ("recipe", "seed", "machine", "threads")]) for r in runs
-    ]
-    assert len(set(keys)) == len(runs)
+    names = ("recipe", "seed", "machine", "threads")
+    assert len({json.dumps([run.record[name] for name in names]) for run in runs}) == len(runs)
     assert len(pandas.read_json(path, lines=True)) == len(runs)
 
 
@@ -72,14 +63,16 @@ def test_the_same_run_on_machines_that_round_alike():
     assert all(run == runs[0] for runs in several for run in runs)
 
 
-def test_search():
+def test_search_and_benchmark():
     runs = lines("search.jsonl")
     needed = {"search", "idea", "predicted", "machine", "fold", "accuracy", "settings"}
     assert all(needed <= set(run) for run in runs)
-    keys = [(run["search"], run["idea"], run["fold"]) for run in runs]
-    assert len(set(keys)) == len(runs)
+    assert len({(run["search"], run["idea"], run["fold"]) for run in runs}) == len(runs)
     assert len({(run["search"], run["idea"]) for run in runs}) > 100
-    assert len(pandas.read_json(RECORDS / "search.jsonl", lines=True)) == len(runs)
+    rows = lines("benchmark.jsonl")
+    assert all({"machine", "device", "way"} <= set(row) for row in rows)
+    for name, read in (("search", runs), ("benchmark", rows)):
+        assert len(pandas.read_json(RECORDS / f"{name}.jsonl", lines=True)) == len(read) > 0
 
 
 def test_what_the_search_says_of_the_librarys_own_runs():
@@ -91,28 +84,19 @@ def test_what_the_search_says_of_the_librarys_own_runs():
         final = (run.final.accuracy, run.final.test_loss)
         folds.setdefault(json.dumps([sorted(settings.items()), run.record["seed"]]), final)
     own = ("finalists", "all folds", "smoothing", "ablation")
-    told = [run for run in lines("search.jsonl") if run["search"] in own]
-    assert len(told) > 100
-    for run in told:
+    searched = [run for run in lines("search.jsonl") if run["search"] in own]
+    assert len(searched) > 100
+    for run in searched:
         key = json.dumps([sorted(run["settings"].items()), run["seed"]])
         assert (run["accuracy"], run["loss"]) == pytest.approx(folds[key])
 
 
-def test_benchmark():
-    for row in lines("benchmark.jsonl"):
-        assert {"machine", "device", "way"} <= set(row)
-    assert len(pandas.read_json(RECORDS / "benchmark.jsonl", lines=True))
-
-
 def test_writing_the_tables_again_changes_nothing(tmp_path):
+    """But a table that is not the records' is written again."""
     for document in (ROOT / "README.md", RECORDS / "README.md"):
         copy = shutil.copy(document, tmp_path / f"{document.parent.name}.md")
         report.tables(copy)
         assert copy.read_text(encoding="utf-8") == document.read_text(encoding="utf-8")
-
-
-def test_a_table_that_is_not_the_records_is_written_again(tmp_path):
-    """The comparison above can fail."""
     bent = tmp_path / "bent.md"
     bent.write_text("before\n<!-- table: files -->\nbent\n<!-- /table -->\nafter\n")
     report.tables(bent)
@@ -123,8 +107,6 @@ def test_a_table_that_is_not_the_records_is_written_again(tmp_path):
 
 
 def test_the_library_carries_what_the_records_say():
-    for name, told in (
-        ("recorded.jsonl", report.recorded()),
-        ("ideas.csv", report.recorded_ideas()),
-    ):
-        assert (ROOT / "mnist_lib" / name).read_text(encoding="utf-8") == told
+    carried = {"recorded.jsonl": report.recorded(), "ideas.csv": report.recorded_ideas()}
+    for name, text in carried.items():
+        assert (ROOT / "mnist_lib" / name).read_text(encoding="utf-8") == text

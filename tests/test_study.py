@@ -1,54 +1,49 @@
 """Studies over seeds: a line a run, stopped and gone on with, never mixed."""
 
 import dataclasses
-import multiprocessing
 import os
 import signal
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from unittest.mock import ANY
 
 import pytest
 import torch
 
-from mnist_lib import get_recipe, jobs, load_history, load_study, make_net, set_seed, training
-from mnist_lib import study as study_module
-from mnist_lib.data import MNIST
+from mnist_lib import download, get_recipe, jobs, load_history, load_mnist, load_study, make_net
 from mnist_lib.errors import DataError, ParameterError, RunError
 from mnist_lib.files import append_line
-from mnist_lib.jobs import _run
-from mnist_lib.study import _digest, _setting, main, study, verify
+from mnist_lib.net import set_seed
+from mnist_lib.study import main, study, verify
+from mnist_lib.training import train
 
 from .conftest import wait_for
+from .killing import FORK, FewImages, die, interrupt, once_there
 from .test_history import make
 
 RECIPE = get_recipe("assignment", epochs=1)
 ROOT = Path(__file__).parents[1]
 
 
-def few_images(*_, **__):
-    images = torch.arange(240 * 784).sin().abs().mul(255).byte().view(240, 28, 28)
-    labels = torch.arange(240) % 10
-    return MNIST(images, labels, images[:100], labels[:100], source="mnist")
-
-
-def run_on_few(job):
-    jobs.load_mnist = few_images
-    return _run(job)
+@pytest.fixture
+def mnist(tmp_path, monkeypatch):
+    """A folder of few images, which this process takes for MNIST from the start."""
+    folder = FewImages(tmp_path / "mnist")
+    monkeypatch.setattr(download, "FILES", folder.md5)
+    monkeypatch.setenv("MNIST_DATA", os.fspath(folder))
+    return folder
 
 
 @pytest.fixture
-def path(tmp_path, monkeypatch):
-    """A study's file. Its runs are of few images; this process has three threads meanwhile."""
-    monkeypatch.setattr(study_module, "load_mnist", few_images)
-    monkeypatch.setattr(jobs, "load_mnist", few_images)
-    monkeypatch.setattr(jobs, "_run", run_on_few)
+def path(tmp_path, mnist):
+    """A study's file, in an empty folder. This process has two threads meanwhile."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield tmp_path / "study.jsonl"
-    assert torch.get_num_threads() == 3
+    torch.set_num_threads(2)
+    (tmp_path / "study").mkdir()
+    yield tmp_path / "study" / "study.jsonl"
+    assert torch.get_num_threads() == 2
     torch.set_num_threads(threads)
 
 
@@ -57,6 +52,17 @@ def at_once(monkeypatch):
     """Runs are made by this process, not each by one of its own, which takes long to start."""
     here = nullcontext(lambda function, *args: function(*args))
     monkeypatch.setattr(jobs, "own_processes", lambda: here)
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Calls `python -m mnist_lib.study` with these words, in this process."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["study", *map(str, words)])
+        main()
+
+    return call
 
 
 @pytest.fixture
@@ -75,66 +81,60 @@ def losses(history):
     return [(epoch.test_loss, epoch.last_batch_loss) for epoch in history]
 
 
-@pytest.mark.parametrize(("processes", "validation"), [(2, False), (1, True)])
-def test_each_seed_has_its_weights_order_and_fold(path, processes, validation):
-    seeds = [14, 1, 2]
-    histories = study(path, RECIPE, seeds, processes, threads=3, validation=validation)
+def alone(recipe, seed, data, threads=1):
+    """The run that a study is to make, by `train`."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    set_seed(seed)
+    history = train(make_net(recipe), data, recipe, seed, verbose=False)
+    torch.set_num_threads(before)
+    return history
+
+
+@pytest.mark.parametrize(
+    ("seeds", "processes", "threads", "validation"),
+    [([14, 1], 2, 1, False), ([14, 2], 1, 2, True)],
+)
+def test_each_seed_has_its_weights_order_and_fold(
+    path, mnist, seeds, processes, threads, validation
+):
+    """Each also has its own process, so that memory left in fragments does not add up."""
+    histories = study(path, RECIPE, seeds, processes, threads, validation, mnist)
+    assert mnist.processes() == len(seeds)
     for seed, history in zip(seeds, histories, strict=True):
-        data = few_images().hold_out(seed % 12) if validation else few_images()
-        set_seed(seed)
-        alone = training.train(make_net(RECIPE), data, RECIPE, seed, verbose=False)
-        assert losses(history) == losses(alone)
+        data = load_mnist().hold_out(seed % 12) if validation else load_mnist()
+        run = alone(RECIPE, seed, data, threads)
+        assert losses(history) == losses(run)
         assert 100 < history.record.pop("memory") < 4000
-        assert history.record == alone.record
-        assert (history.source, history.record["threads"]) == (data.source, 3)
+        assert history.record == run.record
+        assert (history.source, history.record["threads"]) == (data.source, threads)
     assert sorted(map(losses, load_study(path))) == sorted(map(losses, histories))
 
 
-def name_process(job):
-    run = finished(job.seed, job.recipe)
-    return job, dataclasses.replace(run, record=run.record | {"process": os.getpid()})
-
-
-def test_each_run_has_a_process_of_its_own(path, monkeypatch):
-    """So that memory which a run leaves in fragments does not add up."""
-    monkeypatch.setattr(jobs, "_run", name_process)
-    runs = study(path, RECIPE, [0, 1, 2], processes=1)
-    assert len({os.getpid(), *(run.record["process"] for run in runs)}) == 4
-
-
-def stop_in_third_epoch(job):
-    """A run on few images; that of seed 5 once stops the study, as Stop in a notebook does."""
-    evaluate = training.evaluate
-
-    def stop(*args):
-        if (job.folder / "checkpoint-2.pt").exists():
-            os.kill(os.getppid(), signal.SIGINT)
-            time.sleep(60)
-        return evaluate(*args)
-
-    if job.seed == 5 and not job.folder.exists():
-        training.evaluate = stop
-    return run_on_few(job)
+def stop_the_study():
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(60)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_a_study_that_is_stopped_goes_on(path, monkeypatch, capsys):
-    recipe = dataclasses.replace(RECIPE, epochs=3)
-    whole = jobs.Job(recipe, 5).run()
-    monkeypatch.setattr(jobs, "_run", stop_in_third_epoch)
-    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+def test_a_study_that_is_stopped_goes_on(path, mnist, capsys):
+    """The second run stops it in its third epoch, as Stop does in a notebook."""
+    recipe, under_way = dataclasses.replace(RECIPE, epochs=3), path.with_suffix(".unfinished")
+    third_epoch = partial(once_there, under_way, "*-seed-5/checkpoint-2.pt", stop_the_study)
+    whole = alone(recipe, 5, load_mnist())
+    other = FORK.Process(target=time.sleep, args=(60,))
     other.start()
     with pytest.raises(KeyboardInterrupt):
-        study(path, recipe, [4, 5], 1)
+        study(path, recipe, [4, 5, 6], 1, data_dir=FewImages(mnist.folder, {5: third_epoch}))
     line = path.read_text()
     assert line.count("\n") == 1
-    (under_way,) = path.with_suffix(".unfinished").glob("assignment-assignment-*-mnist-seed-5")
-    assert (under_way / "checkpoint-2.pt").exists()
-    kept = load_history(under_way)
+    _, run = sorted(under_way.glob("assignment-assignment-*-mnist-seed-[456]"))
+    assert run.name.endswith("5"), "that of seed 6 has not begun"
+    kept = load_history(run)
     assert len(kept) == 2
     path.write_text(line + line[:-20])  # as if killed while it wrote
     capsys.readouterr()
-    _, again = study(path, recipe, [4, 5], 1)
+    _, again = study(path, recipe, [4, 5], 1, data_dir=mnist)
     out, bar = capsys.readouterr()
     assert "seed 5: goes on after epoch 2" in out
     assert "2/3" in bar
@@ -145,6 +145,7 @@ def test_a_study_that_is_stopped_goes_on(path, monkeypatch, capsys):
     assert list(path.parent.iterdir()) == [path]
     assert other.is_alive(), "the caller's own process is none of the study's"
     other.kill()
+    other.join()
 
 
 @pytest.mark.parametrize("end", range(15))
@@ -156,15 +157,18 @@ def test_half_a_line_is_removed_before_the_next(tmp_path, end):
     assert path.read_bytes() == line * (3 if whole else 2)
 
 
-def test_finished_runs_are_not_trained_again(path, monkeypatch, capsys):
-    runs = [finished(3), finished(4)]
+def test_finished_runs_are_not_trained_again(path, command, capsys):
+    """The command does not train them either. It takes settings of every type."""
+    settings = {"epochs": 1, "learning_rate": 0.5, "optimizer": "adam", "nesterov": True}
+    recipe = get_recipe("assignment", **settings)
+    runs = [finished(3, recipe), finished(4, recipe)]
     del runs[1].record["recipe"]["crop"]  # as in a record older than the field
     path.write_text("".join(run.to_json() for run in runs))
-    assert study(path, RECIPE, [4, 3]) == runs[::-1]
-    args = [str(path.with_suffix("")), "--set", "epochs=1", "--seeds", "3-4", "--threads", "1"]
+    assert study(path, recipe, [4, 3]) == runs[::-1]
+    words = [*(f"{name}={value}" for name, value in settings.items()), "crop=28", "warm_up=0.0"]
+    words = [path.with_suffix(""), "--set", *words, "--seeds", "3-4", "--threads", "1"]
     for processes, said in (("1", ""), ("999", "999 processes of 1 threads each want 999 cores")):
-        monkeypatch.setattr("sys.argv", ["study", *args, "--processes", processes])
-        main()
+        command(*words, "--processes", processes)
         out, err = capsys.readouterr()
         assert "2 seeds" in out
         assert err.startswith(said)
@@ -196,42 +200,38 @@ def test_runs_need_the_full_data_set(tmp_path, cache, mirrors):
     assert not list(tmp_path.glob("study*"))
 
 
-def pretend(job):
-    """In place of a run: that of seed 0 ends, that of seed 10 is killed, the others take long."""
-    if job.seed == 10:
-        wait_for(job.folder.parent.with_suffix(".jsonl"))
-        os.kill(os.getpid(), signal.SIGKILL)
-    if job.seed:
-        job.folder.mkdir()
-        time.sleep(60)
-    return job, finished(job.seed, job.recipe)
+def hang(folder):
+    (folder / "hangs").touch()
+    time.sleep(60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_study_that_is_stopped_leaves_its_lines_and_nothing_running(tmp_path, start, number):
+def study_of_a_run_that_hangs(folder):
+    """Two runs at a time: seed 0 ends, and seed 1 hangs once it has its folder."""
+    path = folder / "study.jsonl"
+    in_training = partial(once_there, path.with_suffix(".unfinished"), "*-seed-1/.lock")
+    deeds = {1: partial(in_training, partial(hang, folder))}
+    study(path, RECIPE, [0, 1], 2, data_dir=FewImages(folder / "mnist", deeds))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_study_that_is_killed_leaves_its_lines_and_nothing_running(tmp_path, start, number):
     code = (
-        "from tests.test_study import few_images, jobs, main, pretend, study_module;"
-        "jobs._run, study_module.load_mnist = pretend, few_images; main()"
+        "import pathlib, tests.test_study as test;"
+        f"test.study_of_a_run_that_hangs(pathlib.Path({str(tmp_path)!r}))"
     )
-    args = [str(tmp_path / "study"), "--seeds", "0-9", "--processes", "2"]
-    process = start([sys.executable, "-c", code, *args], cwd=ROOT)
-    digest = _digest(get_recipe("assignment"))
-    name = f"assignment-assignment-{digest}-mnist-seed"
-    under_way = [tmp_path / "study.unfinished" / f"{name}-{seed}" for seed in (1, 2)]
-    for run in under_way:
-        wait_for(run)
+    process = start([sys.executable, "-c", code], cwd=ROOT)
+    for file in ("study.jsonl", "hangs"):
+        wait_for(tmp_path / file)
     process.send_signal(number)  # to the first process alone, as `kill` does
-    _, said = process.communicate(timeout=20)  # until the last of its processes has ended
-    if number == signal.SIGINT:
-        assert said.endswith("mnist_lib.study: stopped; the same command goes on with it\n")
-    assert load_study(tmp_path / "study.jsonl") == [finished(0, get_recipe("assignment"))]
-    assert sorted((tmp_path / "study.unfinished").glob("*seed-*")) == under_way
+    process.communicate(timeout=50)  # until the last of its processes has ended: soon
+    assert [run.record["seed"] for run in load_study(tmp_path / "study.jsonl")] == [0]
+    assert len(list((tmp_path / "study.unfinished").glob("*-seed-1"))) == 1
 
 
-def test_a_killed_run_is_one_sentence(path, monkeypatch):
-    monkeypatch.setattr(jobs, "_run", pretend)
+def test_a_killed_run_is_one_sentence(path, mnist):
+    path.write_text(finished(0).to_json())
     with pytest.raises(RunError, match=r"a run was killed, .*: once .*, the same command goes on"):
-        study(path, RECIPE, [0, 10], processes=2)
+        study(path, RECIPE, [0, 10], 1, data_dir=FewImages(mnist.folder, {10: die}))
     assert load_study(path) == [finished(0)]
 
 
@@ -250,17 +250,16 @@ def test_files_of_others_stay(path):
     assert not list(under_way.glob("*seed*"))
 
 
-@pytest.mark.parametrize("args", ["--seeds a", "--seeds 3-1", "--set epochs=0", "--processes 0"])
-def test_bad_arguments_are_one_sentence(tmp_path, args, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["study", str(tmp_path / "study"), *args.split()])
+@pytest.mark.parametrize(
+    "args",
+    ["--seeds a", "--seeds 3-1", "--set epochs=0", "--processes 0", "--verify 0", "--verify 3"],
+)
+def test_bad_arguments_are_one_sentence(path, args, command, capsys):
+    path.write_text(finished(3).to_json() * 2)
     with pytest.raises(SystemExit) as caught:
-        main()
-    assert "must be a" in str(caught.value.code) + capsys.readouterr().err
-
-
-@pytest.mark.parametrize("value", [1, 0.5, "adam", False, True])
-def test_settings(value):
-    assert repr(_setting(f"field={value}")) == repr(("field", value))
+        command(path, *args.split())
+    said = str(caught.value.code) + capsys.readouterr().err
+    assert ("must be a whole number from 1 to 2" if "verify" in args else "must be a") in said
 
 
 @pytest.mark.parametrize("content", ["hello", '[{"my": "data"}]'])
@@ -281,32 +280,42 @@ def changed(run, correct=0, **record):
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_recorded_run_is_made_again(path, monkeypatch, capsys):
+def test_a_recorded_run_is_made_again(path, command, capsys):
     runs = study(path, dataclasses.replace(RECIPE, epochs=2), [3, 4, 5], 1)
-    assert verify(runs[1], runs, verbose=False) == (True, ANY)
     there = changed(runs[1], machine="there")
     near = [changed(run, n) for n, run in enumerate(runs)]
     far = changed(there, 9)
     for run, others, holds, said in [
+        (runs[1], runs, True, "the same bits"),
         (changed(runs[1]), runs, False, "NOT the same bits, though the machine is the same"),
         (there, near, True, "points, within the"),
         (far, near, False, "-9.00 points, NOT within the"),
         (there, [dataclasses.replace(r, source="validation") for r in near], False, "too few"),
         (there, near[:2], False, "too few seeds"),
     ]:
-        assert verify(run, others, verbose=False) == (holds, ANY)
-        path.write_text("".join(r.to_json() for r in (run, *others)))
-        monkeypatch.setattr("sys.argv", ["study", str(path), "--verify", "1"])
-        # The run itself is one of its recipe's seeds, too.
-        told = verify(run, [run, *others], verbose=False)
-        if told[0]:
-            main()
-        else:
-            with pytest.raises(SystemExit) as caught:
-                main()
-            assert caught.value.code == 1
-        assert f"study.jsonl, line 1: {told[1]}\n" in capsys.readouterr().out
-        assert said in verify(run, others, verbose=False)[1]
+        found, sentence = verify(run, others, verbose=False)
+        assert found is holds
+        assert said in sentence
+    # The command counts the run itself as one of its recipe's seeds, too.
+    for run, end, said in [
+        (there, nullcontext(), "+0.00 points, within"),
+        (changed(runs[1]), pytest.raises(SystemExit, match=r"^1$"), "NOT the same bits"),
+    ]:
+        path.write_text("".join(r.to_json() for r in (run, *near[:2])))
+        with end:
+            command(path, "--verify", "1")
+        out = capsys.readouterr().out
+        assert "study.jsonl, line 1: " in out
+        assert said in out
+
+
+def test_control_c_is_one_sentence(path, command):
+    path.write_text(finished(3).to_json())
+    with (
+        once_there(path.parent, "study.jsonl", interrupt),
+        pytest.raises(SystemExit, match=r"^mnist_lib\.study: stopped; the same command goes on"),
+    ):
+        command(path, "--verify", "1")
 
 
 @pytest.mark.parametrize(
@@ -319,11 +328,3 @@ def test_a_recorded_run_is_made_again(path, monkeypatch, capsys):
 def test_what_cannot_be_made_again_is_refused(run, said):
     with pytest.raises(ParameterError, match=said):
         verify(run)
-
-
-@pytest.mark.parametrize("line", ["0", "3"])
-def test_a_line_that_is_not_there_is_refused(path, line, monkeypatch):
-    path.write_text(finished(3).to_json() * 2)
-    monkeypatch.setattr("sys.argv", ["study", str(path), "--verify", line])
-    with pytest.raises(SystemExit, match="verify must be a whole number from 1 to 2"):
-        main()
