@@ -7,29 +7,21 @@ The names are in the order of the data's way. What draws is imported apart,
 # ruff: noqa: F401, I001 (names handed on, in their own order)
 from .errors import DataError, MnistLibError, ParameterError, RunError, check_flags
 from .machine import __version__, environment, pick_device
-from .recipe import RECIPES, Recipe, get_recipe
-from .data import MNIST, augment, load_mnist, normalize, random_affine
-from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, count_parameters, make_net, set_seed
-from .history import Epoch, History, load_history, load_study
+from .augment import augment, normalize, random_affine
+from .data import MNIST, load_mnist
+from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, set_seed
+from .recipe import RECIPES, Recipe, get_recipe, make_net, recipe_table
+from .evaluation import count_parameters, evaluate, infer
+from .history import Epoch, History, describe, epochs_table, load_history, load_study, summary
 from .log import format_log
-from .parse import logged_run, logged_runs, parse_log
 from .run import load_weights, pretrained, run_folder, save_run
-from .evaluation import evaluate, infer
-from .training import train
-from .threads import check_threads, choose_threads
-from .digit import Prediction, predict, prepare
 from .export import export_onnx
-from .tables import Table, epochs_table, recipe_table
-from .receptive_field import Layer, LayerTable, layer_table
-from .verdict import (
-    Claim,
-    Verdict,
-    describe,
-    findings,
-    luck_table,
-    recorded_ideas,
-    recorded_studies,
-    summary,
-    verdict,
-)
+from .threads import check_threads, choose_threads
+from .training import train
+from .parse import parse_log
+from .records import logged_run, logged_runs, recorded_ideas, recorded_studies
+from .verdict import Claim, Verdict, findings, luck_table, verdict
 from .comparison import check_run
+from .tables import Table
+from .receptive_field import Layer, LayerTable, layer_table
+from .digit import Prediction, predict, prepare

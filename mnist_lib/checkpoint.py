@@ -7,13 +7,14 @@ The newest two stay, the last epoch's too: by it a finished run is recognised.
 import contextlib
 import hashlib
 import io
+import os
 import sys
 from pathlib import Path
 
 import torch
 
 from .errors import DataError, RunError
-from .files import CURVES, HISTORY, WEIGHTS, held, read_bytes, remove, write_file
+from .files import CURVES, HISTORY, WEIGHTS, as_path, held, read_bytes, remove, write_file
 from .history import Epoch, History, save_history
 from .machine import __version__
 from .recipe import differences
@@ -38,13 +39,14 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: str | os.PathLike | None,
         record: dict,
         parts: dict,
         generator: torch.Generator,
         resume: bool = True,
     ):
-        self.folder, self.record, self.parts, self.resume = folder, record, parts, resume
+        self.folder = None if folder is None else as_path("folder", folder)
+        self.record, self.parts, self.resume = record, parts, resume
         self.generator, self.device = generator, next(parts["net"].parameters()).device
         self._done = 0  # epochs of this run that are known to be on the disk
         self._training = False

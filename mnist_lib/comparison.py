@@ -1,7 +1,7 @@
 """A run of the notebook beside the one that was committed with it."""
 
 from .history import History, check_history
-from .verdict import recorded_studies
+from .records import recorded_studies
 
 # By how many points a run may differ from the same seed's on another machine: rounding grows into
 # another run, and seeds differ by as much.

@@ -13,9 +13,10 @@ import torch
 import torch.nn as nn
 from torch.nn.utils import fusion, skip_init
 
-from .data import MEAN, STD
+from .augment import MEAN, STD
 from .errors import ParameterError
-from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, check_net, crop_of, unwrapped
+from .evaluation import check_net, crop_of, unwrapped
+from .net import FastNet, LeanNet, Net, SmallNet, SprintNet
 
 PAGE = Path(__file__).with_name("drawing.html")
 

@@ -1,8 +1,9 @@
-"""What is refused: the library's own errors, one sentence each, and the checks that raise them."""
+"""The library's own errors, one sentence each, and the checks that raise them."""
 
 import difflib
 import math
 import numbers
+import re
 import sys
 from collections.abc import Iterable
 
@@ -16,7 +17,7 @@ class MnistLibError(Exception):
 
 
 class ParameterError(MnistLibError, ValueError):
-    """A parameter has a value that makes no sense; the message names it and what it takes."""
+    """A parameter has an impossible value; the message names it and what it accepts."""
 
 
 class DataError(MnistLibError, ValueError):
@@ -32,6 +33,14 @@ def is_whole(value) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+NAME = "1 to 40 letters, digits, _ and -"  # names of recipes and data name folders
+
+
+def is_name(value) -> bool:
+    """Whether `value` can name a folder and not lead out of its parent: see NAME."""
+    return isinstance(value, str) and bool(re.fullmatch(r"[\w-]{1,40}", value))
+
+
 def is_finite(value) -> bool:
     """Whether `value` is a number that a float can hold, neither infinite nor nan."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
@@ -43,7 +52,7 @@ def is_finite(value) -> bool:
 
 
 def plain(value):
-    """A number of numpy's as Python's, which JSON takes; anything else as it is."""
+    """A numpy number as a Python one, which JSON accepts; anything else unchanged."""
     if is_whole(value):
         return int(value)
     return float(value) if is_finite(value) else value
@@ -52,11 +61,11 @@ def plain(value):
 def check(name: str, value, holds: bool, expected: str) -> None:
     """Raise ParameterError, saying what `name` must be, unless it `holds`."""
     if not holds:
-        raise ParameterError(f"{name} must be {expected}, got {told(value)}")
+        raise ParameterError(f"{name} must be {expected}, got {shorten(value)}")
 
 
-def told(value) -> str:
-    """A value as a message shows it: short, on one line."""
+def shorten(value) -> str:
+    """The repr of a value on one line, cut to 120 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 120 else f"{text[:117]}..."
 
@@ -68,7 +77,7 @@ def check_whole(name: str, value, least: int = 1, most: int = sys.maxsize) -> No
 
 
 def as_seed(seed: int | None) -> int:
-    """`seed`, or 0 for None. Raises ParameterError unless it is from 0 to 2**63 - 1, as torch's."""
+    """`seed`, or 0 for None. Raises ParameterError unless torch takes it: 0 to 2**63 - 1."""
     seed = 0 if seed is None else seed
     holds = is_whole(seed) and 0 <= seed < 2**63
     check("seed", seed, holds, "a whole number from 0 to 2**63 - 1")
@@ -82,6 +91,6 @@ def check_flags(**flags: bool) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like `name`, as part of a message: `; did you mean 'epochs'`."""
+    """The known name closest to `name`, as part of a message: `; did you mean 'epochs'`."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {close[0]!r}" if close else ""

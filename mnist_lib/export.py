@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 
-from .data import normalize
+from .augment import normalize
 from .errors import RunError
-from .evaluation import evaluating, log_probabilities
+from .evaluation import device_of, evaluating, log_probabilities
 from .files import as_path, write_file
-from .net import device_of
 
 
 def export_onnx(net: nn.Module, path: str | os.PathLike) -> Path:

@@ -1,22 +1,16 @@
 """What goes on in a trained net, what it gets wrong, and how much a digit may change."""
 
 import contextlib
-import csv
-import json
-from collections import Counter
 from collections.abc import Iterator
-from functools import cache
-from importlib import resources
 
 import torch
 import torch.nn as nn
 
-from .data import MEAN, STD, as_images, augment, normalize
+from .arrays import as_images
+from .augment import MOVES, augment, denormalize, normalize
 from .errors import check
-from .evaluation import evaluating, infer, log_probabilities
-from .net import device_of, unwrapped
+from .evaluation import device_of, evaluating, infer, log_probabilities, unwrapped
 from .recipe import get_recipe
-from .tables import Table
 
 # What `distort` does to digits, and the unit of how much.
 DISTORTIONS = {
@@ -104,10 +98,10 @@ def distort(images: torch.Tensor, kind: str, amount: float, seed: int = 0) -> to
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(images.shape, generator=generator).to(images.device)
         return (images + 255 * amount * noise).round().clamp(0, 255).to(torch.uint8)
-    moves = torch.zeros(len(images), 4, device=images.device)
-    moves[:, ("rotation", "scale", "shift").index(kind)] = 1 if amount > 0 else -1
+    moves = torch.zeros(len(images), len(MOVES), device=images.device)
+    moves[:, MOVES.index("right" if kind == "shift" else kind)] = 1 if amount > 0 else -1
     inputs = augment(images, moves, get_recipe("assignment", **{kind: abs(amount)}))
-    return (255 * (STD * inputs.squeeze(1) + MEAN)).round().clamp(0, 255).to(torch.uint8)
+    return denormalize(inputs)
 
 
 def robustness(
@@ -132,48 +126,3 @@ def expected_calibration_error(
     place = (bins * confidence).long().clamp(max=bins - 1)
     sums = torch.zeros(bins).index_add_(0, place, gap)
     return 100 * (sums.abs().sum() / len(labels)).item()
-
-
-@cache
-def label_errors() -> tuple[dict, ...]:
-    """The test images of MNIST whose label five people doubt, with their votes.
-
-    `index` of the test image; label `given` and `guessed` by a model; `votes` for given, guessed
-    and neither. Of the data of Northcutt, Athalye and Mueller 2021 (arXiv 2103.14749), those whose
-    given label fewer than three of five confirm.
-    """
-    text = (resources.files(__package__) / "label_errors.json").read_text(encoding="utf-8")
-    return tuple(json.loads(text)["errors"])
-
-
-@cache
-def recorded_mistakes() -> dict[str, dict[int, dict[int, int]]]:
-    """Of recipe and seed, the test images that the recorded net gets wrong: index and answer."""
-    text = (resources.files(__package__) / "mistakes.jsonl").read_text(encoding="utf-8")
-    found = {}
-    for run in map(json.loads, text.splitlines()):
-        wrong = dict(zip(run["wrong"], run["said"], strict=True))
-        found.setdefault(run["recipe"]["name"], {})[run["seed"]] = wrong
-    return found
-
-
-def shared_mistakes(recipe: str) -> dict[int, int]:
-    """Test images that some recorded seed of a recipe gets wrong, and how many seeds do so.
-
-    Those that most seeds miss come first. Raises ParameterError for a recipe without records.
-    """
-    known = recorded_mistakes()
-    check("recipe", recipe, recipe in known, f"one of {', '.join(known)}")
-    counts = Counter(index for wrong in known[recipe].values() for index in wrong)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def own_digits_table() -> Table:
-    """How well `predict` reads digits that are not MNIST's, beside the raw way: recorded counts."""
-    text = (resources.files(__package__) / "own_digits.csv").read_text(encoding="utf-8")
-    rows = {}
-    for row in csv.DictReader(text.splitlines()):
-        share = f"{100 * int(row['correct']) / int(row['images']):.1f}"
-        line = {"digits": row["digits"], "images": f"{int(row['images']):,}"}
-        rows.setdefault(row["digits"], line)[f"{row['way']}, % right"] = share
-    return Table(list(rows.values()))

@@ -15,8 +15,8 @@ from .data import FOLDS, MNIST, load_mnist
 from .errors import MnistLibError, ParameterError, RunError
 from .history import History
 from .machine import own_processes, peak_memory
-from .net import make_net, set_seed
-from .recipe import Recipe
+from .net import set_seed
+from .recipe import Recipe, make_net
 from .training import train
 
 

@@ -1,4 +1,4 @@
-"""The assignment's log format, written by training; parse.py reads it back."""
+"""The assignment's log format, as training writes it; `parse_log` reads it back."""
 
 import math
 import sys
@@ -12,22 +12,23 @@ from .errors import RunError
 from .history import Epoch, History, check_history
 from .recipe import Recipe
 
-REFRESHES = 10  # of the progress bar's loss, an epoch; on the CPU, where they cost nothing
+REFRESHES = 10  # of the progress bar's loss per epoch; on the CPU, where they cost nothing
 
 
 class Progress:
-    """One epoch of training as it goes: clock, bar, losses, and whether those are finite.
+    """One epoch of training as it goes: clock, bar and losses. A context for the epoch's steps.
 
-    A context, in which the epoch's steps are taken. `verbose` shows the bar on stderr.
+    Raises RunError for a loss that is not finite: on the CPU at once, elsewhere when the epoch
+    ends, since reading a loss would make the device wait. `verbose` shows the bar on stderr.
     """
 
     def __init__(self, epoch: int, recipe: Recipe, batches: int, verbose: bool):
         self.number, self.recipe, self.batches, self.verbose = epoch, recipe, batches, verbose
-        self.losses: list = []  # tensors on the net's device, then, at the end, numbers
+        self.losses: list = []  # tensors on the net's device and, at the end, numbers
         self._steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __enter__(self):
-        self._start = time.perf_counter()  # is never set back, and stands while the machine sleeps
+        self._start = time.perf_counter()  # never set back, and stops while the machine sleeps
         self._bar = tqdm(
             desc=self._title,
             total=self.batches,
@@ -35,7 +36,7 @@ class Progress:
             mininterval=1,
             disable=not self.verbose or sys.stderr is None,
         )
-        if not self._bar.disable and not self._bar.ncols:  # a terminal that does not know its width
+        if not self._bar.disable and not self._bar.ncols:  # a terminal of unknown width
             self._bar.ncols = None
         return self
 
@@ -43,27 +44,21 @@ class Progress:
     def _title(self) -> str:
         return f"epoch {self.number} of {self.recipe.epochs}"
 
-    def say(self, what: str) -> None:
-        """Show beside the empty bar what is done before the first step."""
+    def describe(self, what: str) -> None:
+        """Show beside the bar what happens now."""
         self._bar.set_description(f"{self._title}, {what}")
 
-    def step(self, loss: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> bool:
-        """Take in a step's loss, log-probabilities (N, 10) and labels (N,).
-
-        False if the loss is known not to be finite: on the CPU only, since elsewhere a look at it
-        would make the device wait.
-        """
+    def step(self, loss: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> None:
+        """Take in a step's loss, log-probabilities (N, 10) and labels (N,)."""
         self.losses.append(loss.detach())
         self._steps.append((output.detach(), targets))
         batch_id = len(self.losses) - 1
         if loss.device.type == "cpu":
-            if not math.isfinite(loss.item()):
-                return False
+            self._check(loss.item(), batch_id, "loss")
             if self.verbose and batch_id % (self.batches // REFRESHES + 1) == 0:
-                self._describe(loss.item(), batch_id)
-        if batch_id + 1 < self.batches:  # not full before it has the last batch's loss
+                self._show_loss(loss.item(), batch_id)
+        if batch_id + 1 < self.batches:  # full only once it shows the last batch's loss
             self._bar.update()
-        return True
 
     def __exit__(self, kind, error, trace):
         # Closed even if the run is stopped, or it would spoil the process's later bars.
@@ -73,19 +68,22 @@ class Progress:
                 self.train_correct = (outputs.argmax(dim=1) == targets).sum().item()
                 self.losses = torch.stack(self.losses).tolist()  # waits for the device
                 self.seconds = time.perf_counter() - self._start
-                self._describe(self.losses[-1], len(self.losses) - 1)
-                self._bar.ncols = None  # whole in the end, however narrow the terminal
+                self._show_loss(self.losses[-1], len(self.losses) - 1)
+                self._bar.ncols = None  # whole at the end, however narrow the terminal
                 self._bar.update()
         for batch_id, loss in enumerate(self.losses if kind is None else ()):
             self._check(loss, batch_id, "loss")
 
     def epoch(self, test_loss: float, correct: int, images: int) -> Epoch:
-        """The epoch, with what its test gave. Raises RunError if the test loss is not finite."""
+        """The epoch with its test result, whose line is printed if `verbose`."""
         self._check(test_loss, self.batches - 1, "test loss after it")
         trained = (self.losses[-1], self.batches, self.seconds, self.train_correct)
-        return Epoch(self.number, images, correct, test_loss, *trained)
+        epoch = Epoch(self.number, images, correct, test_loss, *trained)
+        if self.verbose:
+            print(test_line(epoch), flush=True)
+        return epoch
 
-    def _describe(self, loss: float, batch_id: int) -> None:
+    def _show_loss(self, loss: float, batch_id: int) -> None:
         self._bar.set_description(f"{self._title} {_bar_text(loss, batch_id)}", refresh=False)
 
     def _check(self, loss: float, batch_id: int, what: str) -> None:
@@ -98,13 +96,13 @@ class Progress:
 
 
 def train_line(epoch: Epoch) -> str:
-    """The finished progress bar of an epoch, in the assignment's format."""
+    """An epoch's finished progress bar, in the assignment's format."""
     text = _bar_text(epoch.last_batch_loss, epoch.batches - 1)
     return tqdm.format_meter(epoch.batches, epoch.batches, epoch.seconds, prefix=text)
 
 
 def test_line(epoch: Epoch) -> str:
-    """The test line of an epoch, in the assignment's format."""
+    """An epoch's test line, in the assignment's format."""
     return (
         f"Test set: Average loss: {epoch.test_loss:.4f}, "
         f"Accuracy: {epoch.correct}/{epoch.images} ({epoch.accuracy:.4f}%)"
@@ -117,8 +115,10 @@ def format_log(history: History) -> str:
     return "\n".join(f"{train_line(epoch)}\n{test_line(epoch)}\n" for epoch in history)
 
 
-def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path) -> None:
-    """Say that a run goes on, and show its epochs so far, so that what is shown is whole."""
+def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path | None, verbose: bool) -> None:
+    """Say that a run resumes, if it does, and show its epochs so far: the log is then whole."""
+    if not epochs or not verbose:
+        return
     done = f"{folder} holds the run's {len(epochs)} epochs of {recipe.epochs}"
     if len(epochs) < recipe.epochs:
         print(f"{done}; going on from epoch {len(epochs) + 1}", file=sys.stderr)
@@ -130,5 +130,5 @@ def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path) -> None:
 
 
 def _bar_text(loss: float, batch_id: int) -> str:
-    """What stands before the bar in the assignment's log; `batch_id` counts from 0."""
+    """The text before the bar in the assignment's log; `batch_id` counts from 0."""
     return f"loss={loss} batch_id={batch_id}"

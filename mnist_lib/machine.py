@@ -45,13 +45,13 @@ def pick_device(name: str | None = "auto") -> torch.device:
     return device
 
 
-def keep_freed_memory() -> None:
-    """Let glibc's allocator keep freed blocks for the next step instead of returning them.
+def keep_freed_memory(device: torch.device) -> None:
+    """Let glibc's malloc keep freed blocks for the next step, in the whole process, for good.
 
-    Activations of several MB are otherwise unmapped and faulted in anew at every step. Holds for
-    the whole process. Does nothing if the C library is not glibc.
+    Otherwise activations of several MB are unmapped and faulted in again at every step. Does
+    nothing for another device than the CPU, or with another C library.
     """
-    if not _of_glibc():
+    if device.type != "cpu" or not _has_glibc():
         return
     mallopt = ctypes.CDLL(None).mallopt
     # Parameters of mallopt(3): 32 MiB is the largest threshold that glibc takes.
@@ -62,16 +62,15 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give all that was freed back at once, so that what lies in fragments does not add up.
+    """Return all freed memory to the system at once, so fragments do not add up.
 
-    Takes some 10 ms: for the end of an epoch, not of a step. Does nothing if the C library is not
-    glibc.
+    Takes some 10 ms: for the end of an epoch, not of a step.
     """
-    if _of_glibc():
+    if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _of_glibc() -> bool:
+def _has_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
 
 
@@ -125,10 +124,10 @@ def rounding() -> str:
 
 
 def _processor() -> str:
-    return _of_proc("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
+    return _proc_value("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
-def _of_proc(file: str, name: str) -> str | None:
+def _proc_value(file: str, name: str) -> str | None:
     """What Linux tells of `name` in a file of /proc; None elsewhere, or in a sandbox."""
     with contextlib.suppress(OSError), open(file, encoding="utf-8") as lines:
         for line in lines:
@@ -142,7 +141,7 @@ def peak_memory() -> int | None:
 
     Of a process that shares libraries with others, each counts them as its own.
     """
-    if peak := _of_proc("/proc/self/status", "VmHWM"):  # in kB, which are KiB
+    if peak := _proc_value("/proc/self/status", "VmHWM"):  # in kB, which are KiB
         return round(int(peak.split()[0]) * 1024 / 1e6)
     try:
         import resource

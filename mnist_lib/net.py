@@ -1,19 +1,20 @@
-"""The nets: the assignment's, the same made for speed, that of `sprint`, and smaller ones."""
+"""The nets: the assignment's, the same net made for speed, and smaller ones.
 
-import math
+A new net is a class that takes `crop`, and an entry in NETS.
+"""
+
 from functools import partial
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .errors import MnistLibError, ParameterError, as_seed, check, told
-from .recipe import LEAN, WIDTHS, Recipe, check_recipe
+from .errors import as_seed, check
 
 
 class Net(nn.Module):
-    """CNN of the assignment, as it prints it: images (N, 1, 28, 28) to log-probabilities (N, 10).
+    """The assignment's CNN, letter by letter: images (N, 1, 28, 28) to log-probabilities (N, 10).
 
     13,322 parameters, seven convolutions, no fully connected layer.
     """
@@ -46,12 +47,12 @@ class Net(nn.Module):
 
 
 class FastNet(Net):
-    """The same net, made for speed: the same weights, and the same numbers but for rounding.
+    """The same net made for speed: same weights, same numbers up to rounding.
 
     ReLU runs after max-pooling: both are monotone, so they commute, and ReLU then sees a quarter
-    of the pixels. A bias that a batch norm would subtract again is not added (`conv_norm`). The
-    layout is that of the CPU's faster kernels. With `crop` below 28 the net looks at the middle
-    `crop` pixels square of the images; the weights are the same.
+    of the pixels. A bias that batch norm would subtract again is not added (`conv_norm`). The
+    memory layout suits the CPU's faster kernels. With `crop` below 28 the net looks at the middle
+    `crop` x `crop` pixels; the weights are the same.
     """
 
     def __init__(self, crop: int = 28):
@@ -74,8 +75,8 @@ class FastNet(Net):
 class SprintNet(nn.Module):
     """CNN of the recipe `sprint`: images (N, 1, 28, 28) to log-probabilities (N, 10).
 
-    Four neighbouring pixels become four channels first, so that every convolution works on a
-    quarter of the pixels or fewer, and none on a single channel, which oneDNN does slowly.
+    Four neighbouring pixels become four channels first, so every convolution works on a quarter
+    of the pixels or fewer, and none on a single channel, where oneDNN is slow.
     """
 
     def __init__(self, crop: int = 28):
@@ -101,24 +102,28 @@ class SprintNet(nn.Module):
 
 
 class SmallNet(nn.Module):
-    """A net of seven convolutions and any widths: images (N, 1, 28, 28) to log-probabilities.
+    """A net of seven convolutions of any `widths`: images (N, 1, 28, 28) to log-probabilities.
 
-    The assignment's order of convolution, batch norm, pooling and ReLU, and its averages in the
-    end; one pooling instead of two, so that more of the layers see small strokes. All convolutions
-    but the first are separable: 3 x 3 on each channel alone, then 1 x 1 across them, for a fifth of
-    the weights (Chollet 2017). None has a bias, which batch norm would subtract again.
+    The assignment's order of convolution, batch norm, pooling and ReLU, and its final average; one
+    pooling instead of two, so that more layers see small strokes. All convolutions but the first
+    are separable: 3 x 3 on each channel alone, then 1 x 1 across channels, for a fifth of the
+    weights (Chollet 2017). None has a bias, which batch norm would subtract again. The `head`, a
+    1 x 1 convolution, gives the ten scores; without it the last width must be 10.
     """
 
-    def __init__(self, widths: tuple[int, ...], crop: int = 28):
+    def __init__(
+        self, widths: tuple[int, ...], crop: int = 28, head: bool = True, norm=nn.BatchNorm2d
+    ):
         super().__init__()
         self.crop = crop
         self.convs = nn.ModuleList([nn.Conv2d(1, widths[0], 3, padding=1, bias=False)])
         for number, (before, after) in enumerate(pairwise(widths), 2):
-            padding = 1 if number == 2 else 0  # up to the pooling the maps keep their size
+            padding = 1 if number == 2 else 0  # the maps keep their size up to the pooling
             depth = nn.Conv2d(before, before, 3, padding=padding, groups=before, bias=False)
             self.convs.append(nn.Sequential(depth, nn.Conv2d(before, after, 1, bias=False)))
-        self.convs.append(nn.Conv2d(widths[-1], 10, 1))
-        self.norms = nn.ModuleList(map(nn.BatchNorm2d, widths))
+        self.norms = nn.ModuleList([*map(norm, widths[:-1]), nn.BatchNorm2d(widths[-1])])
+        if head:
+            self.convs.append(nn.Conv2d(widths[-1], 10, 1))
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 28
@@ -126,8 +131,10 @@ class SmallNet(nn.Module):
         norm1, norm2, *norms = self.norms
         x = norm1(conv1(middle(x, self.crop)))  # (N, w1, 28, 28)
         x = self.pool(norm2(conv2(for_cpu(F.relu(x)))))  # (N, w2, 14, 14)
-        for conv, norm in zip_longest(convs, norms, fillvalue=nn.Identity()):  # no norm: the head
-            x = norm(conv(F.relu(x)))  # (N, w3, 12, 12) and so on, down to (N, 10, 4, 4)
+        for conv, norm in zip(convs, norms, strict=False):
+            x = norm(conv(F.relu(x)))  # (N, w3, 12, 12) and so on, down to (N, w7, 4, 4)
+        for head in convs[len(norms) :]:
+            x = head(F.relu(x))  # (N, 10, 4, 4)
         x = x.mean((2, 3))  # (N, 10)
         return F.log_softmax(x, dim=1)
 
@@ -143,64 +150,37 @@ class ShiftNorm(nn.BatchNorm2d):
 class LeanNet(SmallNet):
     """A `SmallNet` of fewer parameters: no head, and no scale in its batch norms but the last.
 
-    The last separable convolution gives the ten scores, so the last width must be 10. A scale
-    before a ReLU is one parameter too many: the weights of the next convolution can hold it, and
-    those of the one before its sign. Raises ParameterError for another last width.
+    A scale before a ReLU is one parameter too many: the weights of the next convolution can hold
+    it, and those of the one before its sign. The last of `widths` must be 10.
     """
 
     def __init__(self, widths: tuple[int, ...], crop: int = 28):
-        check("the last of widths", widths[-1], widths[-1] == 10, "10, a channel a class")
-        super().__init__(widths, crop)
-        del self.convs[-1]
-        self.norms = nn.ModuleList([*map(ShiftNorm, widths[:-1]), self.norms[-1]])
+        check("the last of widths", widths[-1], widths[-1] == 10, "10, one channel per class")
+        super().__init__(widths, crop, head=False, norm=ShiftNorm)
 
 
-class Views(nn.Module):
-    """A net that, in evaluation, answers with the mean of its probabilities over four views.
+# The small nets: the channels of each convolution. Their names are their parameters.
+WIDTHS = {
+    "p998": (4, 7, 7, 8, 8, 9, 10),
+    "p1990": (8, 12, 12, 12, 12, 14, 17),
+    "p2976": (8, 16, 16, 16, 16, 18, 24),
+    "p4006": (10, 20, 20, 20, 20, 20, 28),
+    "p4992": (10, 22, 24, 24, 24, 24, 28),
+    "p7942": (12, 28, 32, 32, 32, 32, 38),
+}
+LEAN = {"p1000": (5, 8, 9, 9, 9, 9, 10)}
 
-    Test-time augmentation (Krizhevsky, Sutskever and Hinton 2012). The views are corners of the
-    recipe's augmentation: shifted by its `shift` to the right or left and down or up, and turned by
-    its `rotation`, one way for two and the other for two. No parameter is added. In training it is
-    the `net` itself; in evaluation it takes four times as long.
-    """
-
-    def __init__(self, net: nn.Module, recipe: Recipe):
-        super().__init__()
-        self.module = net  # named as DataParallel names it
-        maps = []
-        for right, down in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
-            angle, unit = math.radians(recipe.rotation * right * down), recipe.shift / 14
-            cos, sin, x, y = math.cos(angle), math.sin(angle), unit * right, unit * down
-            # From output to input, so every motion is inverted. Unit: half an image's side.
-            maps.append([[cos, sin, -cos * x - sin * y], [-sin, cos, sin * x - cos * y]])
-        self.register_buffer("maps", torch.tensor(maps), persistent=False)
-
-    def forward(self, x):  # (N, 1, 28, 28)
-        if self.training:
-            return self.module(x)
-        grids = F.affine_grid(self.maps, (len(self.maps), *x.shape[1:]), align_corners=False)
-        grids = grids.unsqueeze(1).expand(-1, x.shape[0], -1, -1, -1)  # (4, N, 28, 28, 2)
-        # The rim goes on beyond the image: it is background, whatever that is.
-        views = [F.grid_sample(x, g, padding_mode="border", align_corners=False) for g in grids]
-        answers = torch.stack([self.module(view) for view in views])  # (4, N, 10)
-        return answers.logsumexp(0) - math.log(len(answers))
-
-
-def make_net(recipe: Recipe) -> nn.Module:
-    """The recipe's net, with the random weights that `set_seed` makes reproducible.
-
-    Raises ParameterError if `recipe` is no Recipe.
-    """
-    check_recipe(recipe)
-    nets = {"assignment": FastNet, "sprint": SprintNet}
-    nets |= {name: partial(SmallNet, widths) for name, widths in WIDTHS.items()}
-    nets |= {name: partial(LeanNet, widths) for name, widths in LEAN.items()}
-    net = nets[recipe.net](crop=recipe.crop)
-    return net if recipe.views == 1 else Views(net, recipe)
+# Every net that a recipe can name: called with `crop`, it makes one.
+NETS = {
+    "assignment": FastNet,
+    "sprint": SprintNet,
+    **{name: partial(LeanNet, widths) for name, widths in LEAN.items()},
+    **{name: partial(SmallNet, widths) for name, widths in WIDTHS.items()},
+}
 
 
 def set_seed(seed: int | None) -> int:
-    """Seed torch's random numbers, from which a new net's weights are drawn; the seed, 0 for None.
+    """Seed torch, which draws a new net's weights; returns the seed, 0 for None.
 
     Raises ParameterError unless `seed` is a whole number from 0 to 2**63 - 1.
     """
@@ -210,80 +190,30 @@ def set_seed(seed: int | None) -> int:
 
 
 def middle(x: torch.Tensor, size: int) -> torch.Tensor:
-    """The middle `size` pixels square of images (N, C, H, W); smaller ones whole. Contiguous."""
+    """The middle `size` x `size` pixels of images (N, C, H, W), contiguous; smaller ones whole."""
     margin = max(0, (x.shape[-1] - size) // 2)
     return x[..., margin : margin + size, margin : margin + size].contiguous()
 
 
 def for_cpu(x: torch.Tensor) -> torch.Tensor:
-    """`x`, if on the CPU, in the layout of oneDNN's faster convolutions.
+    """`x` in the memory layout of oneDNN's faster convolutions, if it is on the CPU.
 
-    Not for the first layer's output: in this layout, batch norm of as few as 8 channels is slow,
-    since two threads then write to the same cache lines.
+    Not for the first layer's output: in this layout batch norm of only 8 channels is slow, since
+    two threads write to the same cache lines.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    """`norm(conv(x))`, in training without the work of the bias.
+    """`norm(conv(x))`, in training without the bias.
 
-    Batch norm subtracts the mean, and the bias with it. So the output and the other gradients do
-    not depend on the bias, and its own gradient is zero but for rounding; oneDNN takes nearly as
-    long for it as for the weights'. Only the running mean, which evaluation uses, needs the bias.
+    Batch norm subtracts the mean and with it the bias: neither the output nor any other gradient
+    depends on it, and its own gradient is zero up to rounding, yet takes oneDNN nearly as long as
+    the weights'. Only the running mean, which evaluation uses, needs the bias.
     """
     if not norm.training:
         return norm(conv(x))
     x = norm(F.conv2d(x, conv.weight, stride=conv.stride, padding=conv.padding))
-    # data: the backward pass holds on to the running mean, though it never reads it in training.
+    # .data: the backward pass saves the running mean, though training never reads it.
     norm.running_mean.data.add_(conv.bias.data, alpha=norm.momentum)
     return x
-
-
-def check_net(net) -> None:
-    """Raise ParameterError unless `net` is a module with parameters."""
-    if isinstance(net, type) and issubclass(net, nn.Module):
-        raise ParameterError(f"net is the class {net.__name__}: make one, {net.__name__}()")
-    holds = isinstance(net, nn.Module) and any(True for _ in net.parameters())
-    if not holds:
-        raise ParameterError(f"net must be a torch.nn.Module with parameters, got {told(net)}")
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in net.parameters()):
-        raise ParameterError("net has lazy layers without a shape yet: call it on a batch first")
-
-
-def unwrapped(net: nn.Module) -> nn.Module:
-    """The net inside Views, DataParallel and torch.compile."""
-    wrappers = (Views, nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(net, wrappers) or hasattr(net, "_orig_mod"):
-        net = net.module if isinstance(net, wrappers) else net._orig_mod
-    return net
-
-
-def crop_of(net: nn.Module, default: int = 28) -> int:
-    """The side of the middle of an image that `net` looks at, in pixels, if it says so."""
-    return getattr(unwrapped(net), "crop", default)
-
-
-def device_of(net: nn.Module) -> torch.device:
-    """Where the net's first parameter is. Raises ParameterError if `net` is none."""
-    check_net(net)
-    return next(net.parameters()).device
-
-
-def output_of(net: nn.Module, inputs: torch.Tensor, shape: tuple[int, ...]):
-    """`net(inputs)`. Raises ParameterError, naming the `shape`, if the net cannot take them."""
-    try:
-        return net(inputs)
-    except MnistLibError:
-        raise
-    except (RuntimeError, ValueError, TypeError) as error:
-        said = str(error).strip().partition("\n")[0]
-        raise ParameterError(f"net cannot take images of shape {shape}: {said}") from error
-
-
-def count_parameters(net: nn.Module) -> int:
-    """Parameters of `net`, frozen ones included, each tensor counted once.
-
-    Raises ParameterError if `net` is no module with parameters.
-    """
-    check_net(net)
-    return sum(p.numel() for p in net.parameters())

@@ -1,11 +1,9 @@
-"""The assignment's log format, read back from what was printed; the author's own two runs."""
+"""The assignment's log format, read back from what was printed."""
 
-import csv
 import itertools
 import os
 import re
 from dataclasses import dataclass, replace
-from importlib import resources
 
 from .errors import DataError, check
 from .files import as_path, read_text
@@ -14,8 +12,8 @@ from .history import Epoch, History
 A_BAR = "loss=0.0238 batch_id=1874: 100%|████| 1875/1875 [00:24<00:00, 77.1it/s]"
 A_TEST = "Test set: Average loss: 0.0384, Accuracy: 9870/10000 (98.70%)"
 
-# Every repetition is bounded, or ends at a character that it cannot hold: a search then takes time
-# in proportion to the text, whatever the text is.
+# Every repetition is bounded or ends at a character that it cannot match, so a search takes time in
+# proportion to the text, whatever the text is.
 _HEAD = (
     r"(?:epoch (?P<number>\d{1,9}) of \d{1,9} )?"
     r"[Ll]oss=(?P<loss>\S{1,40}) [Bb]atch_id=(?P<batch_id>\d{1,9})(?: Accuracy=\S{1,20})?: *+"
@@ -26,7 +24,7 @@ _BAR = re.compile(
     rf"{_HEAD}\|[^|]*\| *(?P<done>\d{{1,9}})/(?P<total>\d{{1,9}}) "
     rf"\[{_CLOCK}[\d:?]+, *(?P<rate>\d{{1,9}}(?:\.\d{{1,9}})?|\?)(?P<unit>it/s|s/it)\]"
 )
-# What a narrow terminal leaves of it, to the end of the line.
+# What a narrow terminal leaves of a bar, to the end of the line.
 _TRIMMED = re.compile(
     rf"{_HEAD}(?:\|[^|]*+(?:\| *+[\d/]{{0,19}}(?: \[[\d:?<., its/]{{0,60}})?)?)?$"
 )
@@ -51,27 +49,25 @@ class _Bar:
 
 
 def parse_log(text: str | os.PathLike) -> History:
-    """Read a training log in the assignment's format, a text or a file's Path.
+    """Read a training log in the assignment's format: a text, or a Path to a file.
 
-    An epoch is a progress bar that has come to its end (`loss=... batch_id=...: 100%|...`)
-    and the `Test set: ...` line after it. The course's other form, with the accuracy in the bar
-    (`Loss=... Batch_id=... Accuracy=...`), is read, too; so is a bar that a narrow terminal has
-    trimmed behind its percentage, whose epoch has 0 seconds if its clock is gone. Bars under way
-    or of other loops, downloads, carriage returns and other lines are passed over, and so is an
-    epoch or test line that the log repeats, as a summary does.
+    An epoch is a finished progress bar (`loss=... batch_id=...: 100%|...`) and the `Test set: ...`
+    line after it. The course's other form, with the accuracy in the bar (`Loss=... Batch_id=...
+    Accuracy=...`), is read too, and so is a bar that a narrow terminal has trimmed after its
+    percentage; without its clock, the epoch has 0 seconds. Unfinished bars, other loops, downloads,
+    other lines, and epochs or test lines that the log repeats in a summary are skipped.
 
-    Raises DataError, naming the line (counted from 1), if the log is malformed or cut short;
-    RunError if a file cannot be read.
+    Raises DataError, naming the line (from 1), for a log that is malformed or cut short.
     """
     if isinstance(text, os.PathLike):
         text = read_text(as_path("text", text))
     check("text", text, isinstance(text, str), "a log's text, or a Path to it")
     epochs: list[Epoch] = []
-    told: list[tuple[int | None, int]] = []  # of each: its number, if told, and its line
+    origins: list[tuple[int | None, int]] = []  # of each epoch: its bar's number, if any; its line
     quoted: list[tuple[int, re.Match]] = []  # test lines without a bar
-    begun: list[tuple[int, int]] = []  # line and total of each bar that is still empty
+    begun: list[tuple[int, int]] = []  # line and total of each empty bar
     bar = None  # the last one since the last test line
-    # tqdm returns the carriage to redraw its bar, so a line of the file holds many bars.
+    # tqdm redraws its bar after a carriage return, so a line of the file holds many bars.
     for number, line in enumerate(text.split("\n"), 1):
         for part in line.split("\r"):
             if "oss=" in part and "atch_id=" in part:
@@ -86,7 +82,7 @@ def parse_log(text: str | os.PathLike) -> History:
                     quoted.append((number, match))
                 else:
                     epochs.append(_read_epoch(bar, number, match, epochs))
-                    told.append((bar.number, number))
+                    origins.append((bar.number, number))
                 bar = None
     for at, match in quoted:
         if not any(_repeats(match, epoch) for epoch in epochs):
@@ -100,7 +96,7 @@ def parse_log(text: str | os.PathLike) -> History:
     if not epochs:
         problem = "the log ends without a single 'Test set' line"
         raise DataError(f"line {number}: {problem}, such as {A_TEST!r}; a file is named by a Path")
-    epochs = _without_repeats(epochs, told)
+    epochs = _without_repeats(epochs, origins)
     # Not those of a loop over the test images, or of a download.
     begun = [at for at, total in begun if total == epochs[-1].batches]
     if len(begun) > len(epochs):
@@ -136,7 +132,7 @@ def _unread(line: int, part: str, what: str, example: str) -> DataError:
 
 
 def _next_bar(bar: _Bar | None, new: _Bar) -> _Bar:
-    """`new`, if it may follow. A bar that is stopped under way may be begun anew."""
+    """`new`, if it may follow `bar`. A bar that stopped half-way may begin again."""
     ended = bar and bar.done == bar.total and new.batch_id <= bar.batch_id
     again = ended and bar.number and new.number and new.number <= bar.number  # resumed
     if ended and new.loss != bar.loss and not again:
@@ -178,7 +174,7 @@ def _read_epoch(bar: _Bar, line: int, match: re.Match, epochs: list[Epoch]) -> E
 
 
 def _repeats(match: re.Match, epoch: Epoch) -> bool:
-    """Whether a test line is that of an epoch, perhaps with fewer decimals."""
+    """Whether a test line is an epoch's own, perhaps with fewer decimals."""
     same = (int(match["correct"]), int(match["images"])) == (epoch.correct, epoch.images)
     try:
         return same and abs(float(match["loss"]) - epoch.test_loss) < 6e-4
@@ -186,17 +182,23 @@ def _repeats(match: re.Match, epoch: Epoch) -> bool:
         return False
 
 
-def _without_repeats(epochs: list[Epoch], told: list[tuple[int | None, int]]) -> list[Epoch]:
+def _without_repeats(epochs: list[Epoch], origins: list[tuple[int | None, int]]) -> list[Epoch]:
     """Each epoch once, where it stands last. Two neighbours without numbers are two epochs.
 
-    Raises DataError if the epochs' own numbers say that the log holds more than one run.
+    Raises DataError if the epochs' own numbers show that the log holds more than one run.
     """
     # A bar that is drawn again may have another rounding of its seconds.
-    numbers = [number for number, _ in told]
-    alike = [(n, replace(e, epoch=1, seconds=0.0)) for n, e in zip(numbers, epochs, strict=True)]
+    alike = [
+        (number, replace(epoch, epoch=1, seconds=0.0))
+        for epoch, (number, _) in zip(epochs, origins, strict=True)
+    ]
     last = {epoch: place for place, epoch in enumerate(alike)}
-    kept = [place for place, epoch in enumerate(alike) if last[epoch] <= place + (not epoch[0])]
-    for (before, _), (number, line) in itertools.pairwise(told[place] for place in kept):
+    kept = []
+    for place, epoch in enumerate(alike):
+        neighbour = last[epoch] == place + 1 and not epoch[0]
+        if last[epoch] == place or neighbour:
+            kept.append(place)
+    for (before, _), (number, line) in itertools.pairwise(origins[place] for place in kept):
         if before and number and number != before + 1:
             raise DataError(
                 f"line {line}: epoch {number} follows epoch {before}: the log holds more than one "
@@ -206,7 +208,7 @@ def _without_repeats(epochs: list[Epoch], told: list[tuple[int | None, int]]) ->
 
 
 def _seconds(bar: re.Match) -> float:
-    """What a bar took: by its rate, if that agrees with its clock, which shows whole seconds."""
+    """A bar's time: by its rate, if that agrees with its clock, which shows whole seconds."""
     clock = _clock(bar["elapsed"])
     rate = 0.0 if bar["rate"] == "?" else float(bar["rate"])
     if rate:
@@ -222,33 +224,3 @@ def _clock(elapsed: str) -> int:
     for part in elapsed.split(":"):
         clock = 60 * clock + int(part)
     return clock
-
-
-def logged_runs() -> list[History]:
-    """Both runs of the assignment's net that its author published.
-
-    The first is the assignment's log, 19 epochs, shipped verbatim as `logged_run.txt`. 99.44% is
-    its 17th test line, though the assignment's text says that it was first reached at the 18th
-    epoch. The second, `second_run.csv`, is the 29th execution of the same notebook,
-    S4/EVA4_Assignment4.ipynb of github.com/Nildk123/EVA_2, whose 26th is the log.
-    """
-    files = resources.files(__package__)
-    lines = (files / "second_run.csv").read_text(encoding="utf-8").splitlines()
-    second = tuple(
-        Epoch(
-            epoch=int(row["epoch"]),
-            images=10_000,
-            correct=int(row["correct"]),
-            test_loss=float(row["test_loss"]),
-            last_batch_loss=float(row["last_batch_loss"]),
-            batches=1875,
-            seconds=float(row["seconds"]),
-        )
-        for row in csv.DictReader(lines)
-    )
-    return [parse_log((files / "logged_run.txt").read_text(encoding="utf-8")), History(second)]
-
-
-def logged_run() -> History:
-    """The 19 epochs of the assignment's log."""
-    return logged_runs()[0]

@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from .data import MEAN, STD, augment, random_affine
+from .augment import augment, denormalize, random_affine
 from .errors import check_whole
 from .plots import COLORS, axes
 from .receptive_field import LayerTable
@@ -42,8 +42,7 @@ def plot_inputs(
     inputs: torch.Tensor, title: str, columns: int = 12, ax: Axes | None = None
 ) -> Axes:
     """A grid of a net's inputs, normalised as `normalize` does: (N, 1, height, width)."""
-    grey = (255 * (STD * inputs.squeeze(1) + MEAN)).round().clamp(0, 255)
-    ax = _tiles(grey.to(torch.uint8), columns, ax)
+    ax = _tiles(denormalize(inputs), columns, ax)
     ax.set_title(title)
     return ax
 

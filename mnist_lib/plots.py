@@ -13,8 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .history import History
-from .verdict import TARGET, describe
+from .history import TARGET, History, describe
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#B34700", "#007A5A", "#8A4F7D")

@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 
 from .errors import ParameterError
-from .net import check_net, crop_of, output_of, unwrapped
+from .evaluation import call, check_net, crop_of, unwrapped
 from .tables import Table
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -103,7 +103,7 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
         if not list(module.children()):
             module.register_forward_pre_hook(partial(trace.enter, name))
             module.register_forward_hook(partial(trace.leave, name))
-    output = output_of(net, image, input_shape)
+    output = call(net, image, input_shape)
     if not trace.rows or not trace.follows(output):
         raise ParameterError(
             "the net's output does not come from its last layer alone: the data takes more than "

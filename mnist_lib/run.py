@@ -12,10 +12,10 @@ import torch.nn as nn
 
 from .data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, check_data
 from .errors import RunError, as_seed, check
+from .evaluation import check_net, crop_of, unwrapped
 from .files import HISTORY, WEIGHTS, as_path, check_writable, held, read_bytes, write_file
 from .history import History, check_history, load_history, save_history
-from .net import check_net, crop_of, make_net, unwrapped
-from .recipe import RECIPES, Recipe, check_recipe, differences
+from .recipe import RECIPES, Recipe, check_recipe, differences, make_net
 
 PRETRAINED = Path(__file__).parent / "weights"  # a run's folder for each recipe
 

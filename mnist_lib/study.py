@@ -27,10 +27,9 @@ from tqdm import tqdm
 from .data import load_mnist
 from .errors import MnistLibError, ParameterError, RunError, check, check_whole
 from .files import LOCK, append_line, as_path, check_writable
-from .history import History, check_history, load_history, load_study
+from .history import History, check_history, load_history, load_study, summary
 from .jobs import Job, run_here, run_on_cluster
 from .recipe import Recipe, check_recipe, get_recipe
-from .verdict import summary
 
 
 def study(

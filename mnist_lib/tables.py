@@ -1,20 +1,13 @@
-"""Tables as a terminal, a notebook and a README show them; means with their spread."""
+"""Tables for a terminal, a notebook and a README; means with their spread."""
 
-import dataclasses
 import html
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .history import History, check_history
-from .recipe import RECIPES, Recipe, check_recipe
-
 
 def lay_out(rows: list[tuple[str, ...]], left: int) -> list[str]:
-    """Rows as lines of aligned columns: `left` columns to the left, the others to the right.
-
-    The first row is the head. The second line is a rule.
-    """
+    """Rows as aligned lines, the first above a rule; `left` columns are left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -27,7 +20,7 @@ def lay_out(rows: list[tuple[str, ...]], left: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; the keys of the first are the head, and `left` columns stand to the left.
+    """Rows of text by column, the first `left` columns left-aligned.
 
     str() is for a terminal, `markdown` for a README; a notebook shows HTML.
     """
@@ -61,83 +54,20 @@ def _values(row: dict[str, str]) -> tuple[str, ...]:
 
 
 def mean_and_sd(values: Iterable[float], digits: int = 3) -> str:
-    """As in `99.488 ± 0.036`; of a single value, that alone."""
+    """Mean ± sd as in `99.488 ± 0.036`; a single value stands alone."""
     values = list(values)
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
 def standard_error(values: list[float]) -> float | None:
-    """Of the mean of independent values; None for fewer than two."""
+    """The standard error of the mean of independent values; None for fewer than two."""
     return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
-    """A mean difference and its standard error, as in `-0.032 ± 0.016`; of one value, itself."""
+    """A mean difference ± its standard error, as in `-0.032 ± 0.016`; one value stands alone."""
     values = list(values)
     error = standard_error(values)
     spread = "" if error is None else f" ± {error:.{digits}f}"
     return f"{statistics.fmean(values):+.{digits}f}{spread}"
-
-
-def epochs_table(history: History) -> Table:
-    """One row an epoch: accuracy in training and on the test images, test loss."""
-    check_history(history)
-    recipe, images = history.recipe, history.record.get("train_images")
-    rows = []
-    for epoch in history:
-        share = ""
-        if recipe and images and epoch.train_correct is not None:
-            trained = recipe.epoch_images(epoch.epoch, images)
-            share = f"{100 * epoch.train_correct / trained:.2f}"
-        rows.append(
-            {
-                "epoch": f"{epoch.epoch} of {recipe.epochs if recipe else len(history)}",
-                "training %": share,
-                "test %": f"{epoch.accuracy:.2f}",
-                "test loss": f"{epoch.test_loss:.4f}",
-            }
-        )
-    return Table(rows)
-
-
-# Why a recipe has a field, for `recipe_table`.
-REASONS = {
-    "epochs": "until it no longer gains",
-    "batch_size": "more images a step: fewer steps, each less noisy",
-    "learning_rate": "the schedule's peak",
-    "optimizer": "the rule of a step",
-    "momentum": "share of the last step that goes on",
-    "schedule": "up, then down to nothing: the end is steady",
-    "warm_up": "share of the steps up to the peak",
-    "nesterov": "momentum that looks ahead",
-    "weight_decay": "pulls weights towards zero",
-    "rotation": "degrees: turned digits are the same digits",
-    "shift": "pixels",
-    "scale": "share of the size",
-    "averaging": "the average of the weights is steadier than the last ones",
-    "first": "share of the images in the first epoch",
-    "hardest": "share of the images after it: those that still teach",
-    "label_smoothing": "nobody is quite sure of the hardest images' labels",
-    "crop": "pixels: the rim is empty, and a third of the work",
-    "net": "another small net",
-    "views": "of each test image, moved as in training: their mean errs less",
-}
-
-
-def recipe_table(recipe: Recipe) -> Table:
-    """The assignment's recipe beside another, field by field, with a reason for each."""
-    check_recipe(recipe)
-    theirs, ours = (dataclasses.asdict(r) for r in (RECIPES["assignment"], recipe))
-    return Table(
-        [
-            {
-                "": field.replace("_", " "),
-                "the assignment": f"{theirs[field]}",
-                recipe.name: f"{ours[field]}",
-                "why": reason,
-            }
-            for field, reason in REASONS.items()
-        ],
-        left=4,
-    )

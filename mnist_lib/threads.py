@@ -10,12 +10,12 @@ import joblib
 import torch
 import torch.nn.functional as F
 
-from .data import augment, random_affine
+from .augment import augment, random_affine
 from .errors import MnistLibError, as_seed, check_whole, is_whole
+from .evaluation import crop_of
 from .history import load_history
 from .machine import keep_freed_memory
-from .net import crop_of, make_net
-from .recipe import Recipe, differences
+from .recipe import Recipe, differences, make_net
 
 STEPS = 11  # of a trial; the first warms up, the median of the others counts
 STARTED = torch.get_num_threads()  # with; of OMP_NUM_THREADS, if that is set
@@ -60,7 +60,7 @@ def _chosen(
         return before, "as this run had before"
     if device.type != "cpu" or cores == 1:
         return min(cores, STARTED), "torch's own number, at most one a core"
-    keep_freed_memory()  # as training does
+    keep_freed_memory(device)  # as training does
     with torch.random.fork_rng(devices=[]):
         one = step_seconds(recipe, 1)
         many = step_seconds(recipe, cores, most=2 * STEPS * one)

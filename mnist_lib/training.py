@@ -8,16 +8,15 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .augment import augment, random_affine
 from .checkpoint import Checkpoints
-from .data import MNIST, augment, check_data, random_affine
-from .errors import ParameterError, as_seed, check_flags
-from .evaluation import check_goes_on, check_in_training, evaluate, infer, log_probabilities
-from .files import as_path
+from .data import MNIST
+from .evaluation import count_parameters, crop_of, device_of, evaluate, infer
 from .history import History
-from .log import Progress, print_again, test_line
+from .log import Progress, print_again
 from .machine import environment, keep_freed_memory, return_freed_memory
-from .net import check_net, count_parameters, crop_of, device_of
-from .recipe import Recipe, check_recipe
+from .recipe import Recipe
+from .trial import check_arguments, check_same_net, try_net
 
 
 def train(
@@ -31,90 +30,59 @@ def train(
 ) -> History:
     """Train `net` in place, on the device it is on, and test it after each epoch.
 
-    `seed` fixes the order of the images and their augmentation; the caller seeds the net's initial
-    weights. On one machine's CPU with one number of threads, the same net, data, recipe and seed
-    give the same history, times aside, and the same weights to the bit.
+    `seed` fixes the order of the images and their augmentation; `set_seed` fixes the net's initial
+    weights. On one machine's CPU and number of threads, the same arguments give the same bits.
 
-    If the recipe averages weights, the average is what is tested, and what `net` ends with.
-    Training losses include label smoothing; test losses do not. `verbose` prints in the
-    assignment's format, the bar to stderr and the test lines to stdout; `parse_log` reads both.
+    If the recipe averages weights, the average is tested, and `net` ends with it. Training losses
+    include label smoothing, test losses do not. On the sample every epoch takes all images.
 
-    On the sample, every epoch takes all images, whatever the recipe's `first` and `hardest`.
+    `verbose` prints the assignment's log: the bar to stderr, test lines to stdout. With a `folder`,
+    each epoch leaves a checkpoint: a run that was stopped resumes after its last whole epoch, to
+    the same bits; `resume=False` trains anew and replaces it. On the CPU, malloc keeps freed memory
+    from now on, in the whole process (`keep_freed_memory`).
 
-    With a `folder`, each epoch leaves a checkpoint in it. A run that was stopped resumes after its
-    last whole epoch and ends with the same bits; a finished one is not trained again. With `resume`
-    False it is trained anew, and replaces what is there.
-
-    Raises ParameterError for arguments that do not fit each other; RunError if a loss is not
-    finite (at once on the CPU, elsewhere when the epoch ends), or if `folder` holds another run, is
-    in use by one or cannot be written.
+    Raises RunError if a loss is not finite, or if `folder` is in use or holds another run.
     """
     recipe, seed = check_arguments(net, data, recipe, seed, resume)
+    forward = try_net(net, data, recipe)
     record = make_record(net, data, recipe, seed)
     data = data.to(device_of(net))  # images stay bytes, normalised by batch
-    images, labels = data.train_images, data.train_labels
-    forward = log_probabilities(net, data.test_images)
-    parts = make_parts(net, recipe, len(images))
-    _, optimizer, scheduler, average, sampler = parts.values()
-    generator = torch.Generator().manual_seed(seed)  # of the CPU, for every device
-    folder = None if folder is None else as_path("folder", folder)
-    side = crop_of(net)
-    with Checkpoints(folder, record, parts, generator, resume) as checkpoints:
+    images, labels, side = data.train_images, data.train_labels, crop_of(net)
+    keep_freed_memory(images.device)
+    optimizer = make_optimizer(net, recipe)
+    steps = recipe.epoch_steps(len(images))
+    scheduler = make_scheduler(optimizer, recipe, sum(steps))
+    average = WeightAverage(net, recipe.averaging)
+    sampler = HardExamples(len(images), recipe, images.device)
+    parts = {"optimizer": optimizer, "scheduler": scheduler, "average": average, "sampler": sampler}
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, whatever the device
+    with Checkpoints(folder, record, {"net": net} | parts, generator, resume) as checkpoints:
         epochs = checkpoints.load()
-        check_goes_on(average.net, data, epochs)
-        if epochs and verbose:
-            print_again(epochs, recipe, folder)
+        check_same_net(average.net, data, epochs)
+        print_again(epochs, recipe, folder, verbose)
         for epoch in range(len(epochs) + 1, recipe.epochs + 1):
             net.train()
-            steps = recipe.epoch_steps(len(images))[epoch - 1]
-            with Progress(epoch, recipe, steps, verbose) as progress:
-                if len(unseen := sampler.unseen(epoch)):
-                    progress.say(f"scoring the {len(unseen):,} images not seen yet")
-                    sampler.score(unseen, average.net, images, labels)
+            with Progress(epoch, recipe, steps[epoch - 1], verbose) as progress:
+                sampler.score_unseen(epoch, average.net, images, labels, progress)
                 for batch, moves in sampler.batches(epoch, generator):
                     optimizer.zero_grad()
                     output = forward(augment(images[batch], moves, recipe, side))
-                    targets = labels[batch]
-                    loss = training_loss(output, targets, recipe)
+                    loss = training_loss(output, labels[batch], recipe)
                     loss.backward()
                     optimizer.step()
                     scheduler.step()
                     average.update()
-                    sampler.update(batch, output, targets)
-                    if not progress.step(loss, output, targets):  # not finite
-                        break
-            test_loss, correct = evaluate(average.net, data)
+                    sampler.update(batch, output, labels[batch])
+                    progress.step(loss, output, labels[batch])
+            epochs.append(progress.epoch(*evaluate(average.net, data), len(data.test_images)))
             return_freed_memory()
-            epochs.append(progress.epoch(test_loss, correct, len(data.test_images)))
             checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
-            if verbose:
-                print(test_line(epochs[-1]), flush=True)
     net.load_state_dict(average.net.state_dict())
     return History(tuple(epochs), data.source, checkpoints.record)
 
 
-def check_arguments(
-    net: nn.Module, data: MNIST, recipe: Recipe, seed: int | None, resume: bool
-) -> tuple[Recipe, int]:
-    """Recipe and seed. Raises ParameterError unless all are arguments of `train` that fit."""
-    check_net(net)
-    check_data(data)
-    check_recipe(recipe)
-    recipe = recipe.for_source(data.source)
-    data.check_batch_size(recipe.batch_size)
-    check_flags(resume=resume)
-    crop = crop_of(net, recipe.crop)
-    if crop != recipe.crop:
-        raise ParameterError(
-            f"net looks at the middle {crop} pixels of the images, recipe {recipe.name!r} at "
-            f"{recipe.crop}: make the net with make_net(recipe)"
-        )
-    check_in_training(net, data, recipe)
-    return recipe, as_seed(seed)
-
-
 def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
-    """What a run is and where it is made, as columns of its History."""
+    """What a run is and where it is made: the `record` of its History."""
     return {
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
@@ -125,26 +93,11 @@ def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
     }
 
 
-def make_parts(net: nn.Module, recipe: Recipe, images: int) -> dict:
-    """All that a step of training over so many `images` changes; what a checkpoint keeps."""
-    device = device_of(net)
-    if device.type == "cpu":
-        keep_freed_memory()
-    optimizer = make_optimizer(net, recipe)
-    return {
-        "net": net,
-        "optimizer": optimizer,
-        "scheduler": make_scheduler(optimizer, recipe, sum(recipe.epoch_steps(images))),
-        "average": WeightAverage(net, recipe.averaging),
-        "sampler": HardExamples(images, recipe, device),
-    }
-
-
 def training_loss(output: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Cross-entropy (nats, a scalar) of log-probabilities (N, 10) and labels (N,), batch mean.
+    """Mean cross-entropy (nats, a scalar) of log-probabilities (N, 10) and labels (N,).
 
-    With label smoothing s the target is 1 - s of the label and s / 10 of each class (Szegedy et al.
-    2016).
+    With label smoothing s the target is 1 - s of the label plus s / 10 of each class (Szegedy et
+    al. 2016).
     """
     loss = F.nll_loss(output, targets)
     if not recipe.label_smoothing:
@@ -165,10 +118,10 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def make_scheduler(
     optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The recipe's learning rate over `steps` steps of the optimiser.
+    """The recipe's learning rate over `steps` optimiser steps.
 
-    "one_cycle" is torch's OneCycleLR with straight lines and the momentum left alone: from a
-    tenth of the peak up to it, then down to nothing (Smith and Topin 2018).
+    "one_cycle" is torch's OneCycleLR, linear and with constant momentum: from a tenth of the peak
+    up to it, then down to almost nothing (Smith and Topin 2018).
     """
     if recipe.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
@@ -176,7 +129,7 @@ def make_scheduler(
         optimizer,
         recipe.learning_rate,
         total_steps=steps + 1,  # the rate after the last step counts too
-        # torch divides by the warm-up's length less one: one step is as good as none.
+        # torch divides by the warm-up's length minus one: one step is as good as none.
         pct_start=recipe.warm_up if recipe.warm_up * (steps + 1) > 1 else 0.0,
         anneal_strategy="linear",
         cycle_momentum=False,
@@ -189,11 +142,11 @@ class WeightAverage:
     """Exponential moving average of all weights and batch norm statistics of `net`.
 
     `decay` is the share of the old average that a step keeps. The first steps keep less,
-    (1 + steps) / (10 + steps), so that the random start is soon forgotten (the schedule of
-    TensorFlow's ExponentialMovingAverage). With `decay` 0 the average is the net itself.
+    (1 + steps) / (10 + steps), so the random start is soon forgotten (the schedule of TensorFlow's
+    ExponentialMovingAverage). With `decay` 0 the average is the net itself.
 
-    Not torch's AveragedModel: that copies the weights at its first step, and hands the number of
-    steps over as a tensor, so that a decay that depends on it would make a GPU wait.
+    Not torch's AveragedModel: that copies the weights at its first step, and passes the number of
+    steps as a tensor, so a decay that depends on it would make a GPU wait.
     """
 
     def __init__(self, net: nn.Module, decay: float):
@@ -206,7 +159,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the net's weights in, after a step of the optimiser."""
+        """Take in the net's weights after an optimiser step."""
         if not self.decay:
             return
         self.steps += 1
@@ -215,11 +168,11 @@ class WeightAverage:
             average.lerp_(value, weight)
 
     def state_dict(self) -> dict:
-        """For a checkpoint, as torch's own; empty of weights if they are the net's."""
+        """For a checkpoint, like torch's; without weights if they are the net's own."""
         return {"steps": self.steps, "net": self.net.state_dict() if self.decay else {}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
         self.steps = state["steps"]
         if self.decay:
             self.net.load_state_dict(state["net"])
@@ -228,12 +181,12 @@ class WeightAverage:
 class HardExamples:
     """The batches of each epoch: after the first, of the images whose last known loss is highest.
 
-    The loss, of labels that are not smoothed, is that of the image's last step in training, so it
-    costs no pass of its own (online batch selection, Loshchilov and Hutter 2015). An image left out
-    keeps its loss, and comes back when the others' have fallen below it. Those that the first
-    epoch leaves out are scored before the second by the averaged net, without augmentation.
+    An image's loss, without label smoothing, is that of its last training step, so it costs no
+    pass of its own (online batch selection, Loshchilov and Hutter 2015). An image left out keeps
+    its loss, and returns once the others' have fallen below it. Images that the first epoch leaves
+    out are scored before the second by the averaged net, without augmentation.
 
-    With the recipe's `hardest` 1, every epoch is over all images and nothing is kept.
+    If the recipe's `hardest` is 1, every epoch takes all images and no loss is kept.
     """
 
     def __init__(self, count: int, recipe: Recipe, device: torch.device):
@@ -241,15 +194,19 @@ class HardExamples:
         kept = count if recipe.hardest < 1 else 0
         self.losses = torch.full((kept,), torch.inf, device=device)
 
-    def unseen(self, epoch: int) -> torch.Tensor:
-        """The images (N,) whose losses `epoch` needs and nobody knows: none before the first."""
-        return (self.losses if epoch > 1 else self.losses[:0]).isinf().nonzero().squeeze(1)
-
-    def score(
-        self, batch: torch.Tensor, net: nn.Module, images: torch.Tensor, labels: torch.Tensor
+    def score_unseen(
+        self,
+        epoch: int,
+        net: nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        progress: Progress,
     ) -> None:
-        """Take in the losses of the images `batch` (N,) by inference."""
-        self.update(batch, infer(net, images[batch]), labels[batch])
+        """Score, by inference, the images that no epoch before this one (from 1) trained on."""
+        unseen = self.losses.isinf().nonzero().squeeze(1)  # (N,)
+        if epoch > 1 and len(unseen):
+            progress.describe(f"scoring the {len(unseen):,} images not seen yet")
+            self.update(unseen, infer(net, images[unseen]), labels[unseen])
 
     @torch.no_grad()
     def update(self, batch: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
@@ -258,7 +215,7 @@ class HardExamples:
             self.losses[batch] = -output.gather(1, labels.unsqueeze(1)).squeeze(1)
 
     def order(self, epoch: int, generator: torch.Generator) -> torch.Tensor:
-        """Indices of the images that `epoch`, counted from 1, trains on, shuffled; on the CPU."""
+        """Indices of the images that `epoch` (from 1) trains on, shuffled; on the CPU."""
         size = self.recipe.epoch_images(epoch, self.count)
         if epoch == 1 or not len(self.losses):
             return torch.randperm(self.count, generator=generator)[:size]
@@ -268,7 +225,7 @@ class HardExamples:
     def batches(self, epoch: int, generator: torch.Generator):
         """The epoch's batches: indices of images (N,), and how to move each (see `augment`).
 
-        All that the epoch takes from the CPU goes to the device here, so that no step waits.
+        All that the epoch needs from the CPU goes to the device here, so no step waits.
         """
         order = self.order(epoch, generator).to(self.device)
         moves = random_affine(len(order), self.recipe, generator).to(self.device)
@@ -276,9 +233,9 @@ class HardExamples:
         return zip(order.split(size), moves.split(size), strict=True)
 
     def state_dict(self) -> dict:
-        """For a checkpoint, as torch's own."""
+        """For a checkpoint, like torch's."""
         return {"losses": self.losses}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
         self.losses.copy_(state["losses"])

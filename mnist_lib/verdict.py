@@ -1,23 +1,29 @@
 """What a run and its recipe's seeds show: the verdict on the assignment's claims, and luck."""
 
-import csv
-import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 
 import torch.nn as nn
 
-from .data import FULL_TEST_SET, FULL_TRAINING_SET
+from .data import FULL_TEST_SET
 from .errors import ParameterError
-from .history import History, check_histories, check_history, load_study
-from .net import count_parameters
-from .parse import logged_run
+from .evaluation import count_parameters
+from .history import (
+    TARGET,
+    History,
+    check_histories,
+    check_history,
+    describe,
+    reached,
+    same_share,
+    touched,
+)
+from .records import logged_run, recorded_runs
 from .tables import Table, mean_and_error, mean_and_sd
 
 BUDGET = 20_000  # parameters; the assignment asks for fewer
 LOGGED_PARAMETERS = 13_322  # the assignment's layer table
-TARGET = 9944  # of 10,000 test images
 
 FOOTNOTE = """\
 The best epoch is picked by looking at the test set, which flatters: of many noisy epochs the
@@ -35,20 +41,20 @@ class Claim:
     text: str
     logged: str
     measured: str
-    holds: bool | None  # None: a claim about MNIST's test set, which was not looked at
-    recorded: str = ""  # how many recorded seeds of the same recipe do
+    holds: bool | None  # None: a claim about MNIST's test set, and this run has another
+    recorded: str = ""  # for how many recorded seeds of the same recipe it holds
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The claims, and what they were measured on; str() lays them out as a table."""
+    """The claims and what they were measured on; str() gives a table."""
 
     claims: tuple[Claim, ...]
     title: str
 
     @property
     def holds(self) -> bool:
-        """Whether every claim holds that can be judged."""
+        """Whether every claim that can be judged holds."""
         return all(claim.holds for claim in self.judged)
 
     @property
@@ -78,12 +84,11 @@ class Verdict:
 
 
 def verdict(net: nn.Module, history: History) -> Verdict:
-    """Hold any net and its History against the assignment's claims and the logged run.
+    """Judge any net and its History by the assignment's claims and the logged run.
 
     Shares of correct images are compared exactly, as whole counts. The mean of the last five epochs
-    is judged if there are five. On any other test set than MNIST's, the number of parameters
-    alone is judged. Beside each claim stands how many recorded seeds of the recipe
-    fulfil it, if the run's recipe has such.
+    is judged if there are five. On any test set but MNIST's, only the number of parameters is
+    judged. If there are recorded seeds of the run's recipe, each claim says for how many it holds.
     """
     check_history(history)
     logged, parameters = logged_run(), count_parameters(net)
@@ -92,136 +97,44 @@ def verdict(net: nn.Module, history: History) -> Verdict:
             f"the net has {parameters:,} parameters, but the history's had {recorded:,}"
         )
     best, end, theirs = history.best, logged.final, logged.mean_of_last_five
-    first = history.first_to_reach(_same_share(TARGET, history))
+    first = history.first_to_reach(same_share(TARGET, history))
     hit = f"epoch {first.epoch}" if first else "never"
-    claims = [
-        (
-            f"fewer than {BUDGET:,} parameters",
-            f"{LOGGED_PARAMETERS:,}",
-            f"{parameters:,}",
-            lambda run: (parameters if run is history else run.record["parameters"]) < BUDGET,
-        ),
-        (
-            "99.44% reached, first epoch",
-            f"epoch {logged.first_to_reach(TARGET).epoch}",
-            f"{hit}; best {best.correct}/{history.images} at {best.epoch}",
-            touched,
-        ),
-        ("99.44% at the last epoch", end.score, history.final.score, reached),
-        (
-            "last epoch, logged or better",
-            end.score,
-            history.final.score,
-            lambda run: run.final.correct >= _same_share(end.correct, run),
-        ),
-        (
-            "mean of last 5, logged or better",
-            f"{theirs:.3f}%",
-            f"{history.mean_of_last_five:.3f}%",
-            lambda run: run.mean_of_last_five >= theirs,
-        ),
-    ]
-    recorded = recorded_runs(history)
+    recorded_seeds = recorded_runs(history)
+
+    def claim(text: str, logged_text: str, measured: str, holds: Callable, judged: bool) -> Claim:
+        seeds = f"{sum(map(holds, recorded_seeds))} of {len(recorded_seeds)}"
+        answer = holds(history) if judged else None
+        return Claim(text, logged_text, measured, answer, seeds if recorded_seeds else "")
+
+    def small(run: History) -> bool:
+        return run.record.get("parameters", parameters) < BUDGET
+
+    def as_good(run: History) -> bool:
+        return run.final.correct >= same_share(end.correct, run)
+
+    def as_steady(run: History) -> bool:
+        return run.mean_of_last_five >= theirs
+
     on_mnist = history.source == "mnist" and history.images == FULL_TEST_SET
-    judged = []
-    for text, logged_text, measured, holds in claims[: 5 if len(history) >= 5 else 4]:
-        of_net = not judged  # the first claim; the others are about MNIST's test set
-        answer = holds(history) if of_net or on_mnist else None
-        seeds = f"{sum(map(holds, recorded))} of {len(recorded)}" if recorded else ""
-        judged.append(Claim(text, logged_text, measured, answer, seeds))
-    return Verdict(tuple(judged), title=f"Verdict on {describe(history)}")
-
-
-def describe(history: History) -> str:
-    """What a run was trained and tested on, for titles; a sample or a part is always named."""
-    check_history(history)
-    trained = history.record.get("train_images")
-    if history.source == "sample":
-        sizes = f"{trained:,} to train, " if trained else ""
-        return f"the SAMPLE ({sizes}{history.images:,} to test)"
-    if history.source == "validation":
-        return f"a VALIDATION split, {history.images:,} images held out of the training set"
-    if history.source != "mnist":
-        return f"{history.source}, {history.images:,} test images"
-    if history.images != FULL_TEST_SET:
-        return f"{history.images:,} test images, not MNIST's {FULL_TEST_SET:,}"
-    if trained and trained < FULL_TRAINING_SET:
-        return f"MNIST, trained on {trained:,} images only"
-    return "MNIST"
-
-
-def _same_share(correct_of_10000: int, history: History) -> int:
-    """The least count that is as large a share of the history's test images."""
-    return -(-correct_of_10000 * history.images // 10_000)
-
-
-@functools.cache
-def _recorded() -> tuple[History, ...]:
-    with resources.as_file(resources.files(__package__) / "recorded.jsonl") as path:
-        return tuple(load_study(path))
-
-
-def recorded_studies() -> dict[str, list[History]]:
-    """The recorded seeds that ship with the library, by recipe, on one machine.
-
-    Those of the small nets are by recipe and net, as "small p998", on any machine. "notebook" is
-    the run of the committed notebook.
-    """
-    studies = {}
-    for run in _recorded():
-        studies.setdefault(run.record["study"], []).append(run)
-    return studies
-
-
-def recorded_ideas() -> dict[str, tuple[float, float, float]]:
-    """What comes of `steady` if an idea is taken from it or changed, on held-out training images.
-
-    By idea, in points of accuracy: the mean difference over the folds, its standard error, and what
-    was predicted before the runs.
-    """
-    text = (resources.files(__package__) / "ideas.csv").read_text(encoding="utf-8")
-    return {
-        row["idea"]: (float(row["difference"]), float(row["error"]), float(row["predicted"]))
-        for row in csv.DictReader(text.splitlines())
-    }
-
-
-def recorded_runs(history: History) -> list[History]:
-    """The recorded seeds of a run's recipe; none if its recipe was changed, or its data."""
-    if history.recipe is None or describe(history) != "MNIST":
-        return []
-    seeds = [run for run in _recorded() if run.record["study"] != "notebook"]
-    return [run for run in seeds if run.recipe == history.recipe]
-
-
-def reached(history: History) -> bool:
-    """Whether a run ends at 99.44% or more."""
-    return history.final.correct >= _same_share(TARGET, history)
-
-
-def touched(history: History) -> bool:
-    """Whether a run has 99.44% or more at some epoch."""
-    return history.best.correct >= _same_share(TARGET, history)
-
-
-def summary(histories: list[History]) -> str:
-    """Mean ± sd over the seeds, all counted: accuracies (%) and seconds of training a run."""
-    check_histories("histories", histories)
-    rows = {
-        "final": [history.final.accuracy for history in histories],
-        "mean of last five": [history.mean_of_last_five for history in histories],
-        "best epoch (chosen on the test set)": [history.best.accuracy for history in histories],
-        "seconds of training": [history.seconds for history in histories],
-    }
-    share = f"{TARGET / 100}% at the last epoch"
-    lines = [
-        f"{len(histories)} seeds, {sum(map(reached, histories))} of them with at least {share}"
+    last = history.final.score
+    hit = f"{hit}; best {best.correct}/{history.images} at {best.epoch}"
+    logged_hit = f"epoch {logged.first_to_reach(TARGET).epoch}"
+    budget = f"fewer than {BUDGET:,} parameters"
+    claims = [
+        claim(budget, f"{LOGGED_PARAMETERS:,}", f"{parameters:,}", small, True),
+        claim("99.44% reached, first epoch", logged_hit, hit, touched, on_mnist),
+        claim("99.44% at the last epoch", end.score, last, reached, on_mnist),
+        claim("last epoch, logged or better", end.score, last, as_good, on_mnist),
     ]
-    return "\n".join([*lines, *(f"{name:36} {mean_and_sd(v)}" for name, v in rows.items())])
+    if len(history) >= 5:
+        mean = f"{history.mean_of_last_five:.3f}%"
+        text = "mean of last 5, logged or better"
+        claims.append(claim(text, f"{theirs:.3f}%", mean, as_steady, on_mnist))
+    return Verdict(tuple(claims), title=f"Verdict on {describe(history)}")
 
 
 def luck_table(runs: list[History], logged: list[History]) -> Table:
-    """Whether 99.44% is luck, by the seeds of a recipe: how many reach it, and what the best adds.
+    """Whether 99.44% is luck: how many seeds of a recipe reach it, and what the best epoch adds.
 
     A logged run's rank is its place among the seeds and itself: 1 if no seed is better.
     """
@@ -251,7 +164,7 @@ def luck_table(runs: list[History], logged: list[History]) -> Table:
 
 
 def findings(history: History) -> str:
-    """What a run shows, computed from it: true for any recipe, seed or data."""
+    """What a run shows, in sentences that are true for any recipe, seed and data."""
     check_history(history)
     best, final = history.best, history.final
     lowest = min(history, key=lambda epoch: epoch.test_loss)

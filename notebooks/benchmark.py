@@ -27,12 +27,13 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from mnist_lib.data import FULL_TRAINING_SET, MEAN, MNIST, STD, load_mnist
+from mnist_lib.augment import MEAN, STD
+from mnist_lib.data import FULL_TRAINING_SET, MNIST, load_mnist
 from mnist_lib.errors import MnistLibError
 from mnist_lib.files import append_line
 from mnist_lib.machine import environment, own_processes
-from mnist_lib.net import Net, make_net
-from mnist_lib.recipe import RECIPES, Recipe, get_recipe
+from mnist_lib.net import Net
+from mnist_lib.recipe import RECIPES, Recipe, get_recipe, make_net
 from mnist_lib.tables import lay_out
 from mnist_lib.threads import choose_threads
 from mnist_lib.training import train

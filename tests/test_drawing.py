@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from mnist_lib import ParameterError, drawing, infer, pretrained, set_seed
-from mnist_lib.net import FastNet, LeanNet, Net, SmallNet, SprintNet
-from mnist_lib.recipe import LEAN, WIDTHS
+from mnist_lib.net import LEAN, WIDTHS, FastNet, LeanNet, Net, SmallNet, SprintNet
 
 
 @pytest.fixture(scope="module")

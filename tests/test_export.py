@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mnist_lib import export_onnx, get_recipe, infer, pretrained
+from mnist_lib.augment import Views
 from mnist_lib.errors import RunError
-from mnist_lib.net import Views
 
 
 @pytest.mark.parametrize("views", [1, 4])

@@ -42,7 +42,7 @@ def test_freed_memory_is_kept_until_returned():
     code = (
         "import torch; from pathlib import Path; from mnist_lib import machine\n"
         "def resident(): return int(Path('/proc/self/statm').read_text().split()[1])\n"
-        "machine.keep_freed_memory()\n"
+        "machine.keep_freed_memory(torch.device('cpu'))\n"
         "blocks = [torch.ones(1 << 18) for _ in range(100)]; full = resident()\n"
         "del blocks; kept = resident()\n"
         "machine.return_freed_memory(); print(full - kept, kept - resident())"

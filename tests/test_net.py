@@ -10,10 +10,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from mnist_lib import RECIPES, FastNet, LeanNet, Net, ParameterError, SmallNet, get_recipe
-from mnist_lib.data import augment, load_sample, normalize
-from mnist_lib.net import SprintNet, count_parameters, make_net, set_seed, unwrapped
+from mnist_lib.augment import augment, normalize
+from mnist_lib.data import load_sample
+from mnist_lib.evaluation import count_parameters, unwrapped
+from mnist_lib.net import LEAN, WIDTHS, SprintNet, set_seed
 from mnist_lib.receptive_field import layer_table
-from mnist_lib.recipe import LEAN, WIDTHS
+from mnist_lib.recipe import make_net
 from mnist_lib.run import load_weights, save_run
 
 from .test_history import make

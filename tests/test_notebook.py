@@ -45,7 +45,7 @@ def test_make_run_is_live_and_leaves_its_files(quick):
     assert b"epoch 2 of 2 loss=" in done.stderr
     for text in (done.stdout.decode(), stdout(executed)):
         assert "2 of 2" in text
-        assert "Verdict on the SAMPLE (500 to train, 1,000 to test)" in text
+        assert "Verdict on the SAMPLE of MNIST (500 to train, 1,000 to test)" in text
     files = "checkpoint-1.pt checkpoint-2.pt curves.png history.json weights.safetensors"
     assert sorted(path.name for path in (folder / "run").glob("[!.]*")) == files.split()
 

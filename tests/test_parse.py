@@ -6,7 +6,7 @@ from importlib import resources
 import pytest
 
 from mnist_lib import DataError, ParameterError, RunError, format_log, parse_log
-from mnist_lib.parse import logged_run, logged_runs
+from mnist_lib.records import logged_run, logged_runs
 
 # Read off the assignment's log by eye.
 CORRECT = [9861, 9870, 9886, 9916, 9915, 9899, 9912, 9932, 9939, 9930]

@@ -5,7 +5,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from mnist_lib import RECIPES, Net, ParameterError, get_recipe, layer_table
-from mnist_lib.net import SprintNet, count_parameters, make_net
+from mnist_lib.evaluation import count_parameters
+from mnist_lib.net import SprintNet
+from mnist_lib.recipe import make_net
 
 from .test_net import ROWS
 

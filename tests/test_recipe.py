@@ -34,8 +34,9 @@ def test_assignment_is_as_its_author_published_it():
         RECIPES["assignment"].epochs = 3
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(Recipe)])
+@pytest.mark.parametrize("field", fields(Recipe), ids=lambda field: field.name)
 def test_every_field_has_its_limits(field):
+    field, (_, expected) = field.name, field.metadata["limit"]
     ((taken, refused, expected),) = (
         values for names, values in VALUES.items() if field in names.split()
     )

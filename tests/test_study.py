@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mnist_lib.study.__main__ import main
 
 from mnist_lib import download, get_recipe, jobs, load_history, load_mnist, load_study, make_net
 from mnist_lib.errors import DataError, ParameterError, RunError
 from mnist_lib.files import append_line
 from mnist_lib.net import set_seed
-from mnist_lib.study import main, study, verify
+from mnist_lib.study import study, verify
 from mnist_lib.training import train
 
 from .conftest import wait_for

@@ -6,7 +6,8 @@ import pytest
 import torch.nn as nn
 
 from mnist_lib import Net, ParameterError, check_run, get_recipe, logged_run, recorded_studies
-from mnist_lib.verdict import describe, findings, luck_table, reached, summary, touched, verdict
+from mnist_lib.history import describe, reached, summary, touched
+from mnist_lib.verdict import findings, luck_table, verdict
 
 from .test_history import make
 
@@ -78,16 +79,16 @@ def test_text_names_epoch_numbers_and_the_flattery():
     [
         (make(9900, train_images=60_000), "MNIST"),
         (make(9600, train_images=2000), "MNIST, trained on 2,000 images only"),
-        (make(9600, source="fashion"), "fashion, 10,000 test images"),
+        (make(9600, source="fashion"), "fashion (10,000 to test)"),
         (make(960, images=1000), "1,000 test images, not MNIST's 10,000"),
-        (make(960, images=1000, source="sample"), "the SAMPLE (1,000 to test)"),
+        (make(960, images=1000, source="sample"), "the SAMPLE of MNIST (1,000 to test)"),
         (
             make(9, images=10, source="sample", train_images=40),
-            "the SAMPLE (40 to train, 10 to test)",
+            "the SAMPLE of MNIST (40 to train, 10 to test)",
         ),
         (
             make(4960, images=5000, source="validation", train_images=55_000),
-            "a VALIDATION split, 5,000 images held out of the training set",
+            "a VALIDATION split (55,000 to train, 5,000 to test)",
         ),
     ],
 )

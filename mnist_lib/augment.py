@@ -1,0 +1,105 @@
+"""How an image reaches the net: normalised, moved at random in training, looked at from four sides.
+
+A new way to move images is one more of MOVES, drawn after these and only if the recipe uses it, so
+that the random numbers of all other recipes stay as they are.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .arrays import as_images
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
+MOVES = ("rotation", "scale", "right", "down")  # the columns of random_affine
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images (N, 28, 28) to the net's input: float32 (N, 1, 28, 28), mean 0, sd 1.
+
+    The same as torchvision's ToTensor and Normalize((0.1307,), (0.3081,)).
+    """
+    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.dim() != 3:
+        images = as_images(images)
+    return _scale(images)
+
+
+def denormalize(inputs: torch.Tensor) -> torch.Tensor:
+    """The inverse of `normalize`, rounded: float32 (N, 1, H, W) to uint8 (N, H, W)."""
+    return (255 * (STD * inputs.squeeze(1) + MEAN)).round().clamp(0, 255).to(torch.uint8)
+
+
+def _scale(images: torch.Tensor) -> torch.Tensor:
+    return images.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)
+
+
+def random_affine(count: int, recipe: "Recipe", generator: torch.Generator) -> torch.Tensor:
+    """How `augment` is to move `count` images: uniform in -1..1, (count, 4), a column per MOVES.
+
+    A recipe that does not augment draws nothing: (count, 0).
+    """
+    columns = len(MOVES) if recipe.augments else 0
+    return 2 * torch.rand(count, columns, generator=generator) - 1
+
+
+def augment(
+    images: torch.Tensor, moves: torch.Tensor, recipe: "Recipe", side: int | None = None
+) -> torch.Tensor:
+    """The net's input, augmented by the recipe: uint8 (N, 28, 28) to float32 (N, 1, C, C).
+
+    `moves` (N, 4), from `random_affine`: each image's rotation (clockwise), size and shift (right
+    and down), as shares of the recipe's `rotation`, `scale` and `shift`, about the image's middle,
+    bilinear. Only the middle C x C pixels are computed: `side`, by default the recipe's `crop`. A
+    recipe that does not augment gives `normalize(images)`, whole.
+    """
+    if not recipe.augments:
+        return normalize(images)
+    turn, size, right, down = moves.view(-1, len(MOVES), 1, 1).unbind(dim=1)  # each (N, 1, 1)
+    # grid_sample maps output to input, so every motion is inverted. Unit: half an image's side.
+    # (affine_grid is five times as slow.)
+    angle, zoom = torch.deg2rad(recipe.rotation * turn), 1 / (1 + recipe.scale * size)
+    cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
+    whole, side = images.shape[-1], side or recipe.crop
+    x = torch.arange(1 - side, side, 2, device=images.device) / whole  # (C,)
+    y = x.view(-1, 1) - 2 * recipe.shift / whole * down  # (N, C, 1)
+    x = x - 2 * recipe.shift / whole * right  # (N, 1, C)
+    grid = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)  # (N, C, C, 2)
+    pixels = F.grid_sample(images.unsqueeze(1).float(), grid, align_corners=False)
+    return _scale(pixels.squeeze(1))  # after: what lies outside the image is background, 0
+
+
+class Views(nn.Module):
+    """A net that answers, in evaluation, with its mean probabilities over four views of an image.
+
+    Test-time augmentation (Krizhevsky, Sutskever and Hinton 2012). The views are the corners of the
+    recipe's augmentation: moved by its `shift` right or left and down or up, and turned by its
+    `rotation`, two one way and two the other. It adds no parameter. In training it is the `net`
+    itself; in evaluation it takes four times as long.
+    """
+
+    def __init__(self, net: nn.Module, recipe: "Recipe"):
+        super().__init__()
+        self.module = net  # the name that DataParallel uses
+        maps = []
+        for right, down in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+            angle, unit = math.radians(recipe.rotation * right * down), recipe.shift / 14
+            cos, sin, x, y = math.cos(angle), math.sin(angle), unit * right, unit * down
+            # From output to input, so every motion is inverted. Unit: half an image's side.
+            maps.append([[cos, sin, -cos * x - sin * y], [-sin, cos, sin * x - cos * y]])
+        self.register_buffer("maps", torch.tensor(maps), persistent=False)
+
+    def forward(self, x):  # (N, 1, 28, 28)
+        if self.training:
+            return self.module(x)
+        grids = F.affine_grid(self.maps, (len(self.maps), *x.shape[1:]), align_corners=False)
+        grids = grids.unsqueeze(1).expand(-1, x.shape[0], -1, -1, -1)  # (4, N, 28, 28, 2)
+        # Beyond the image the rim continues: it is background, whatever its value.
+        views = [F.grid_sample(x, g, padding_mode="border", align_corners=False) for g in grids]
+        answers = torch.stack([self.module(view) for view in views])  # (4, N, 10)
+        return answers.logsumexp(0) - math.log(len(answers))
