@@ -9,6 +9,8 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV = index="$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2> /dev/null)}"; \
   export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}" UV_SYSTEM_CERTS=true UV_HTTP_RETRIES=1; \
   $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python
+# The scripts import notebooks/report.py.
+SCRIPT = PYTHONPATH="$(CURDIR)/notebooks" "$(CURDIR)/$(BIN)/python" "$(CURDIR)/notebooks/scripts"
 # More for papermill, as in: make run ARGS="-f parameters.yaml"
 ARGS ?=
 # With `make -C`, the folder it was called from: a run_dir is relative to that.
@@ -21,14 +23,14 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(READY)  ## train on MNIST: ten minutes, or half a minute with recipe=fast
-	@cd "$(CALLER)" && "$(CURDIR)/$(BIN)/python" "$(CURDIR)/notebooks/tools.py" run $(ARGS)
+	@cd "$(CALLER)" && $(SCRIPT)/tools.py run $(ARGS)
 
 test: $(READY)  ## the tests; neither network nor MNIST needed
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # One thread, as the recorded run: the same bits on a machine that rounds alike.
 check: $(READY)  ## retrain on all of MNIST and compare with the committed notebooks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m full tests/test_full.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m full tests/notebooks/test_full.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-cell-timeout=14400 notebooks
 
 lint: $(READY)  ## check style and imports
@@ -37,19 +39,19 @@ lint: $(READY)  ## check style and imports
 	$(BIN)/lint-imports
 
 colab: $(READY)  ## self-contained notebooks to upload to Colab
-	$(BIN)/python notebooks/tools.py colab
+	$(SCRIPT)/tools.py colab
 
 draw: $(READY)  ## one page to draw a digit on, for any browser
-	$(BIN)/python notebooks/tools.py draw
+	$(SCRIPT)/tools.py draw
 
 weights: $(READY)  ## train recorded seeds again: the library's weights, and each seed's mistakes
-	$(BIN)/python notebooks/weights.py
+	$(SCRIPT)/weights.py
 
 record: $(READY)  ## execute the committed notebooks in place and keep the run
-	$(BIN)/python notebooks/tools.py record
+	$(SCRIPT)/tools.py record
 
 tables: $(READY)  ## write the tables of the README files from the records
-	$(BIN)/python notebooks/tools.py tables
+	$(SCRIPT)/tools.py tables
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \

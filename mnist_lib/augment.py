@@ -1,20 +1,16 @@
-"""How an image reaches the net: normalised, moved at random in training, looked at from four sides.
+"""How an image reaches the net: normalised, randomly moved in training, seen in four views.
 
-A new way to move images is one more of MOVES, drawn after these and only if the recipe uses it, so
-that the random numbers of all other recipes stay as they are.
+A `recipe` may be any object with the fields used here. A new motion gets a draw of its own after
+that of `random_affine`, only for recipes that use it: the random numbers of the others then stay.
 """
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .arrays import as_images
-
-if TYPE_CHECKING:
-    from .recipe import Recipe
+from .base.arrays import as_images
 
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
 MOVES = ("rotation", "scale", "right", "down")  # the columns of random_affine
@@ -27,7 +23,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     """
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.dim() != 3:
         images = as_images(images)
-    return _scale(images)
+    return _standardize(images)
 
 
 def denormalize(inputs: torch.Tensor) -> torch.Tensor:
@@ -35,12 +31,12 @@ def denormalize(inputs: torch.Tensor) -> torch.Tensor:
     return (255 * (STD * inputs.squeeze(1) + MEAN)).round().clamp(0, 255).to(torch.uint8)
 
 
-def _scale(images: torch.Tensor) -> torch.Tensor:
+def _standardize(images: torch.Tensor) -> torch.Tensor:
     return images.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)
 
 
-def random_affine(count: int, recipe: "Recipe", generator: torch.Generator) -> torch.Tensor:
-    """How `augment` is to move `count` images: uniform in -1..1, (count, 4), a column per MOVES.
+def random_affine(count: int, recipe, generator: torch.Generator) -> torch.Tensor:
+    """Random moves for `augment`: uniform in -1..1, (count, 4), a column for each of MOVES.
 
     A recipe that does not augment draws nothing: (count, 0).
     """
@@ -49,14 +45,14 @@ def random_affine(count: int, recipe: "Recipe", generator: torch.Generator) -> t
 
 
 def augment(
-    images: torch.Tensor, moves: torch.Tensor, recipe: "Recipe", side: int | None = None
+    images: torch.Tensor, moves: torch.Tensor, recipe, side: int | None = None
 ) -> torch.Tensor:
     """The net's input, augmented by the recipe: uint8 (N, 28, 28) to float32 (N, 1, C, C).
 
     `moves` (N, 4), from `random_affine`: each image's rotation (clockwise), size and shift (right
-    and down), as shares of the recipe's `rotation`, `scale` and `shift`, about the image's middle,
-    bilinear. Only the middle C x C pixels are computed: `side`, by default the recipe's `crop`. A
-    recipe that does not augment gives `normalize(images)`, whole.
+    and down), as shares of the recipe's `rotation`, `scale` and `shift`. Rotates and scales about
+    the middle, with bilinear interpolation. Only the middle C x C pixels are computed: `side`, by
+    default the recipe's `crop`. A recipe that does not augment gives `normalize(images)`, whole.
     """
     if not recipe.augments:
         return normalize(images)
@@ -66,16 +62,16 @@ def augment(
     angle, zoom = torch.deg2rad(recipe.rotation * turn), 1 / (1 + recipe.scale * size)
     cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
     whole, side = images.shape[-1], side or recipe.crop
-    x = torch.arange(1 - side, side, 2, device=images.device) / whole  # (C,)
-    y = x.view(-1, 1) - 2 * recipe.shift / whole * down  # (N, C, 1)
-    x = x - 2 * recipe.shift / whole * right  # (N, 1, C)
+    at = torch.arange(1 - side, side, 2, device=images.device) / whole  # (C,)
+    x = at - 2 * recipe.shift / whole * right  # (N, 1, C)
+    y = at.view(-1, 1) - 2 * recipe.shift / whole * down  # (N, C, 1)
     grid = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)  # (N, C, C, 2)
     pixels = F.grid_sample(images.unsqueeze(1).float(), grid, align_corners=False)
-    return _scale(pixels.squeeze(1))  # after: what lies outside the image is background, 0
+    return _standardize(pixels.squeeze(1))  # after: outside the image is 0, background
 
 
 class Views(nn.Module):
-    """A net that answers, in evaluation, with its mean probabilities over four views of an image.
+    """A net that returns, in evaluation, the log of its mean probabilities over four views.
 
     Test-time augmentation (Krizhevsky, Sutskever and Hinton 2012). The views are the corners of the
     recipe's augmentation: moved by its `shift` right or left and down or up, and turned by its
@@ -83,7 +79,7 @@ class Views(nn.Module):
     itself; in evaluation it takes four times as long.
     """
 
-    def __init__(self, net: nn.Module, recipe: "Recipe"):
+    def __init__(self, net: nn.Module, recipe):
         super().__init__()
         self.module = net  # the name that DataParallel uses
         maps = []

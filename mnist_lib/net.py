@@ -10,13 +10,13 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .errors import as_seed, check
+from .base.errors import as_seed, check
 
 
 class Net(nn.Module):
-    """The assignment's CNN, letter by letter: images (N, 1, 28, 28) to log-probabilities (N, 10).
+    """The assignment's CNN: images (N, 1, 28, 28) to log-probabilities (N, 10).
 
-    13,322 parameters, seven convolutions, no fully connected layer.
+    Layer by layer under its own names; 13,322 parameters, and no fully connected layer.
     """
 
     def __init__(self):
@@ -47,7 +47,7 @@ class Net(nn.Module):
 
 
 class FastNet(Net):
-    """The same net made for speed: same weights, same numbers up to rounding.
+    """The same net made for speed, for any recipe: same weights, same numbers up to rounding.
 
     ReLU runs after max-pooling: both are monotone, so they commute, and ReLU then sees a quarter
     of the pixels. A bias that batch norm would subtract again is not added (`conv_norm`). The
@@ -102,13 +102,12 @@ class SprintNet(nn.Module):
 
 
 class SmallNet(nn.Module):
-    """A net of seven convolutions of any `widths`: images (N, 1, 28, 28) to log-probabilities.
+    """A net of one convolution per width: images (N, 1, 28, 28) to log-probabilities (N, 10).
 
-    The assignment's order of convolution, batch norm, pooling and ReLU, and its final average; one
-    pooling instead of two, so that more layers see small strokes. All convolutions but the first
-    are separable: 3 x 3 on each channel alone, then 1 x 1 across channels, for a fifth of the
-    weights (Chollet 2017). None has a bias, which batch norm would subtract again. The `head`, a
-    1 x 1 convolution, gives the ten scores; without it the last width must be 10.
+    The order of layers and the final average are FastNet's; one pooling instead of two, so more
+    layers see small strokes. After the first, convolutions are separable: 3 x 3 on each channel
+    alone, then 1 x 1 across channels, for a fifth of the weights (Chollet 2017). They have no bias,
+    which batch norm would subtract again. The `head`, 1 x 1 with a bias, gives the ten scores.
     """
 
     def __init__(
@@ -133,8 +132,8 @@ class SmallNet(nn.Module):
         x = self.pool(norm2(conv2(for_cpu(F.relu(x)))))  # (N, w2, 14, 14)
         for conv, norm in zip(convs, norms, strict=False):
             x = norm(conv(F.relu(x)))  # (N, w3, 12, 12) and so on, down to (N, w7, 4, 4)
-        for head in convs[len(norms) :]:
-            x = head(F.relu(x))  # (N, 10, 4, 4)
+        if len(convs) > len(norms):  # the head
+            x = convs[-1](F.relu(x))  # (N, 10, 4, 4)
         x = x.mean((2, 3))  # (N, 10)
         return F.log_softmax(x, dim=1)
 
@@ -159,7 +158,7 @@ class LeanNet(SmallNet):
         super().__init__(widths, crop, head=False, norm=ShiftNorm)
 
 
-# The small nets: the channels of each convolution. Their names are their parameters.
+# The small nets: the channels of each convolution. A name gives the number of parameters.
 WIDTHS = {
     "p998": (4, 7, 7, 8, 8, 9, 10),
     "p1990": (8, 12, 12, 12, 12, 14, 17),
@@ -180,10 +179,7 @@ NETS = {
 
 
 def set_seed(seed: int | None) -> int:
-    """Seed torch, which draws a new net's weights; returns the seed, 0 for None.
-
-    Raises ParameterError unless `seed` is a whole number from 0 to 2**63 - 1.
-    """
+    """Seed torch, which draws a new net's weights; returns the seed, 0 for None."""
     seed = as_seed(seed)
     torch.manual_seed(seed)
     return seed
@@ -198,8 +194,8 @@ def middle(x: torch.Tensor, size: int) -> torch.Tensor:
 def for_cpu(x: torch.Tensor) -> torch.Tensor:
     """`x` in the memory layout of oneDNN's faster convolutions, if it is on the CPU.
 
-    Not for the first layer's output: in this layout batch norm of only 8 channels is slow, since
-    two threads write to the same cache lines.
+    Only after the first batch norm: with its 8 channels in this layout it is slow, since two
+    threads write to the same cache lines.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 

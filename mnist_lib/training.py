@@ -1,7 +1,6 @@
 """The training loop on one screen, and its parts."""
 
 import copy
-import dataclasses
 import os
 
 import torch
@@ -9,14 +8,14 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .augment import augment, random_affine
-from .checkpoint import Checkpoints
+from .base.memory import keep_freed_memory, return_freed_memory
 from .data import MNIST
-from .evaluation import count_parameters, crop_of, device_of, evaluate, infer
+from .evaluation import crop_of, device_of, evaluate, infer
 from .history import History
 from .log import Progress, print_again
-from .machine import environment, keep_freed_memory, return_freed_memory
 from .recipe import Recipe
-from .trial import check_arguments, check_same_net, try_net
+from .runs.checkpoint import Checkpoints
+from .runs.trial import check_arguments, check_same_net, make_record, try_net
 
 
 def train(
@@ -63,7 +62,7 @@ def train(
         for epoch in range(len(epochs) + 1, recipe.epochs + 1):
             net.train()
             with Progress(epoch, recipe, steps[epoch - 1], verbose) as progress:
-                sampler.score_unseen(epoch, average.net, images, labels, progress)
+                sampler.score_unseen(epoch, average.net, data, progress)
                 for batch, moves in sampler.batches(epoch, generator):
                     optimizer.zero_grad()
                     output = forward(augment(images[batch], moves, recipe, side))
@@ -79,18 +78,6 @@ def train(
             checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
     net.load_state_dict(average.net.state_dict())
     return History(tuple(epochs), data.source, checkpoints.record)
-
-
-def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
-    """What a run is and where it is made: the `record` of its History."""
-    return {
-        "recipe": dataclasses.asdict(recipe),
-        "seed": seed,
-        **environment(device_of(net)),
-        "parameters": count_parameters(net),
-        "train_images": len(data.train_images),
-        "data": data.digest,
-    }
 
 
 def training_loss(output: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
@@ -110,9 +97,8 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     values = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adam":
         return torch.optim.Adam(net.parameters(), **values)
-    return torch.optim.SGD(
-        net.parameters(), momentum=recipe.momentum, nesterov=recipe.nesterov, **values
-    )
+    momentum = {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
+    return torch.optim.SGD(net.parameters(), **momentum, **values)
 
 
 def make_scheduler(
@@ -120,8 +106,8 @@ def make_scheduler(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """The recipe's learning rate over `steps` optimiser steps.
 
-    "one_cycle" is torch's OneCycleLR, linear and with constant momentum: from a tenth of the peak
-    up to it, then down to almost nothing (Smith and Topin 2018).
+    "one_cycle" is torch's OneCycleLR, linear and with constant momentum: in the warm-up from a
+    tenth of the peak to the peak, then down to a thousandth (Smith and Topin 2018).
     """
     if recipe.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
@@ -129,7 +115,7 @@ def make_scheduler(
         optimizer,
         recipe.learning_rate,
         total_steps=steps + 1,  # the rate after the last step counts too
-        # torch divides by the warm-up's length minus one: one step is as good as none.
+        # torch divides by the number of warm-up steps minus one: a single one is left out.
         pct_start=recipe.warm_up if recipe.warm_up * (steps + 1) > 1 else 0.0,
         anneal_strategy="linear",
         cycle_momentum=False,
@@ -139,7 +125,7 @@ def make_scheduler(
 
 
 class WeightAverage:
-    """Exponential moving average of all weights and batch norm statistics of `net`.
+    """Exponential moving average of the weights and running statistics of `net`.
 
     `decay` is the share of the old average that a step keeps. The first steps keep less,
     (1 + steps) / (10 + steps), so the random start is soon forgotten (the schedule of TensorFlow's
@@ -186,27 +172,20 @@ class HardExamples:
     its loss, and returns once the others' have fallen below it. Images that the first epoch leaves
     out are scored before the second by the averaged net, without augmentation.
 
-    If the recipe's `hardest` is 1, every epoch takes all images and no loss is kept.
+    If `hardest` is 1, every epoch after the first takes all images, and no loss is kept.
     """
 
     def __init__(self, count: int, recipe: Recipe, device: torch.device):
         self.count, self.recipe, self.device = count, recipe, device
-        kept = count if recipe.hardest < 1 else 0
-        self.losses = torch.full((kept,), torch.inf, device=device)
+        scored = count if recipe.hardest < 1 else 0
+        self.losses = torch.full((scored,), torch.inf, device=device)
 
-    def score_unseen(
-        self,
-        epoch: int,
-        net: nn.Module,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        progress: Progress,
-    ) -> None:
+    def score_unseen(self, epoch: int, net: nn.Module, data: MNIST, progress: Progress) -> None:
         """Score, by inference, the images that no epoch before this one (from 1) trained on."""
         unseen = self.losses.isinf().nonzero().squeeze(1)  # (N,)
         if epoch > 1 and len(unseen):
             progress.describe(f"scoring the {len(unseen):,} images not seen yet")
-            self.update(unseen, infer(net, images[unseen]), labels[unseen])
+            self.update(unseen, infer(net, data.train_images[unseen]), data.train_labels[unseen])
 
     @torch.no_grad()
     def update(self, batch: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:

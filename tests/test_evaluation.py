@@ -44,6 +44,7 @@ def test_evaluate_counts_as_by_hand_and_leaves_the_net(part):
     assert net.training
     assert torch.equal(net.BatchNorm1.running_mean, mean)
     net.eval()
+    assert (evaluate(net, part), net.training) == ((loss, correct), False)
     with torch.no_grad():
         output = net(mnist_lib.normalize(part.test_images)).double()
     labels = part.test_labels.tolist()

@@ -1,4 +1,4 @@
-"""Training prints bars and lines in the assignment's format, and names a loss that diverges."""
+"""Training prints bars and lines in the assignment's format, whatever the terminal."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from mnist_lib import RunError, format_log, get_recipe, log, logged_run, make_net, parse_log, train
+from mnist_lib import format_log, get_recipe, log, logged_run, make_net, parse_log, train
 from mnist_lib.log import Progress
 
 RECIPE = get_recipe("assignment", epochs=2, batch_size=64)
@@ -66,14 +66,6 @@ def test_a_stopped_epoch_leaves_no_open_bar():
         raise KeyboardInterrupt
     with tqdm(total=1) as later:
         assert later.pos == 0, "on the first line"
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_divergence_names_epoch_batch_and_loss(bad):
-    with pytest.raises(RunError, match=f"epoch 3, batch_id 1, .* loss is {bad}; .* below 0.01"):
-        steps([1.0, bad, 2.0])
-    with pytest.raises(RunError, match=f"epoch 3, batch_id 1, .* test loss after it is {bad}"):
-        steps([1.0, 2.0]).epoch(bad, 900, 1000)
 
 
 @pytest.mark.parametrize("columns", [0, 10, 60, 80])

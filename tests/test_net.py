@@ -11,14 +11,12 @@ import torch.nn.functional as F
 
 from mnist_lib import RECIPES, FastNet, LeanNet, Net, ParameterError, SmallNet, get_recipe
 from mnist_lib.augment import augment, normalize
-from mnist_lib.data import load_sample
 from mnist_lib.evaluation import count_parameters, unwrapped
+from mnist_lib.figures.layers import layer_table
 from mnist_lib.net import LEAN, WIDTHS, SprintNet, set_seed
-from mnist_lib.receptive_field import layer_table
 from mnist_lib.recipe import make_net
-from mnist_lib.run import load_weights, save_run
-
-from .test_history import make
+from mnist_lib.runs.folder import load_weights, save_run
+from tests.test_history import make
 
 # The assignment's table: layer, output shape, parameters, receptive field (wrong in part).
 TABLE = """
@@ -99,8 +97,12 @@ def test_crop_looks_at_the_middle_only(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipes_net_is_in_the_budget(name):
-    net = make_net(get_recipe(name))
-    assert count_parameters(net) < 20_000
+    recipe = get_recipe(name)
+    net = make_net(recipe)
+    table = layer_table(net)
+    assert table.parameters == count_parameters(net) < 20_000
+    side = recipe.crop // table[0].jump
+    assert table[0].output_shape[1:] == (side, side)
     assert net(torch.randn(2, 1, 28, 28)).exp().sum(dim=1).tolist() == pytest.approx([1, 1])
     kinds = {"sprint": SprintNet, "small": SmallNet, "tiny": LeanNet, "views": SmallNet}
     assert type(unwrapped(net)) is kinds.get(name, FastNet)
@@ -132,10 +134,10 @@ def test_a_small_net_row_by_row(name):
 
 
 @pytest.mark.parametrize("crop", [24, 28])
-def test_views_are_corners_of_the_augmentation(crop):
+def test_views_are_corners_of_the_augmentation(sample, crop):
     """`augment` makes the same views; the net averages their probabilities."""
     recipe = get_recipe("views", net="assignment", crop=crop)
-    images = load_sample().test_images[:20]
+    images = sample.test_images[:20]
     net = make_net(recipe).eval()
     answers = []
     for turn, right, down in ((1, 1, 1), (-1, 1, -1), (-1, -1, 1), (1, -1, -1)):
@@ -145,8 +147,8 @@ def test_views_are_corners_of_the_augmentation(crop):
     assert not torch.allclose(answers[0], answers[1], atol=1e-5)
 
 
-def test_a_net_of_views_is_the_net_itself_in_training_and_on_file(tmp_path):
-    recipe, images = get_recipe("views", epochs=1), normalize(load_sample().test_images[:20])
+def test_a_net_of_views_is_the_net_itself_in_training_and_on_file(tmp_path, sample):
+    recipe, images = get_recipe("views", epochs=1), normalize(sample.test_images[:20])
     net, history = make_net(recipe), make(9950)
     assert torch.equal(net(images), net.module(images))
     save_run(tmp_path, history, net)

@@ -1,6 +1,6 @@
 """Recipes have the assignment's numbers, and limits for every field; differences are named."""
 
-from dataclasses import FrozenInstanceError, asdict, astuple, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import pytest
 
@@ -25,18 +25,18 @@ VALUES = {  # for fields with the same limits: some taken, some refused, and the
 
 
 def test_assignment_is_as_its_author_published_it():
-    assert astuple(get_recipe("assignment", batch_size=None)) == (
-        *("assignment", 19, 32, 0.01, 0.9, "sgd", "assignment", 28, False, 0.0, "constant", 0.0),
-        *(0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0),  # nothing augmented, averaged, left out or smoothed
-        1,
-    )
+    published = {"epochs": 19, "batch_size": 32, "learning_rate": 0.01, "momentum": 0.9, "crop": 28}
+    published |= {"optimizer": "sgd", "net": "assignment", "schedule": "constant", "views": 1}
+    published |= {"nesterov": False, "first": 1.0, "hardest": 1.0}
+    nothing = ("weight_decay", "warm_up", "rotation", "shift", "scale")
+    published |= dict.fromkeys((*nothing, "averaging", "label_smoothing"), 0.0)
+    assert asdict(get_recipe("assignment", batch_size=None)).items() >= published.items()
     with pytest.raises(FrozenInstanceError):
         RECIPES["assignment"].epochs = 3
 
 
-@pytest.mark.parametrize("field", fields(Recipe), ids=lambda field: field.name)
+@pytest.mark.parametrize("field", [field.name for field in fields(Recipe)])
 def test_every_field_has_its_limits(field):
-    field, (_, expected) = field.name, field.metadata["limit"]
     ((taken, refused, expected),) = (
         values for names, values in VALUES.items() if field in names.split()
     )
@@ -78,7 +78,6 @@ def test_images_and_steps_of_each_epoch(first, hardest, count, images, steps):
     recipe = get_recipe("fast", epochs=3, first=first, hardest=hardest)
     assert [recipe.epoch_images(epoch, count) for epoch in (1, 2, 3)] == images
     assert recipe.epoch_steps(count) == steps
-    assert recipe.passes == pytest.approx(first + 2 * hardest)
 
 
 def test_differences_are_named_and_lacking_fields_are_defaults():

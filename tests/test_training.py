@@ -13,8 +13,7 @@ import torch.nn.functional as F
 
 import mnist_lib
 from mnist_lib import FastNet, Net, ParameterError, RunError, get_recipe, make_net, training
-
-from .test_machine import python
+from tests.base.test_machine import python
 
 RECIPE = get_recipe("assignment", epochs=2, batch_size=64)
 FAST = get_recipe("fast")

@@ -1,0 +1,157 @@
+"""Files written whole or not at all: aside, flushed to disk, renamed; and locks on folders."""
+
+import codecs
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .errors import ParameterError, RunError
+
+# Files in a run's folder: its epochs, its final weights, its curves.
+HISTORY, WEIGHTS, CURVES = "history.json", "weights.safetensors", "curves.png"
+ASIDE = ".part-"  # prefix of the folders for half-written files
+LOCK = ".lock"
+
+
+def as_path(name: str, value: str | os.PathLike) -> Path:
+    """`value` as a path, ~ expanded; anything else raises ParameterError with the name."""
+    try:
+        path = Path(value).expanduser()
+        if "\n" in str(path):
+            raise ValueError("it has more than one line")
+        with contextlib.suppress(OSError):  # the path need not exist, or be readable
+            os.stat(path)  # a ValueError for what no path can contain, such as a NUL
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParameterError(f"{name} must be a path, got {value!r} ({error})") from None
+    return path
+
+
+@contextlib.contextmanager
+def _failing_as(sentence: str) -> Iterator[None]:
+    """Raise RunError, the sentence and its reason, for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{sentence}: {error.strerror or error}") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises RunError if it cannot be read."""
+    with _failing_as(f"{path} cannot be read"):
+        return path.read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8 or PowerShell's UTF-16, line ends unchanged; RunError if unreadable."""
+    content = read_bytes(path)
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell's >
+    try:
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is not a text file in UTF-8: save it as one") from None
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a file aside, then rename it to `path`: whole or not at all.
+
+    Creates the folder, and returns once the file is flushed to disk. If that fails, raises RunError
+    and leaves an earlier file as it was.
+    """
+    with _failing_as(f"{path} cannot be written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent, prefix=ASIDE, ignore_cleanup_errors=True) as aside:
+            # The file's own name, since its suffix may choose the format.
+            part = Path(aside) / path.name
+            write(part)
+            _to_disk(part, os.O_RDWR)
+            os.replace(part, path)
+    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
+        _to_disk(path.parent, os.O_RDONLY)
+
+
+def _to_disk(path: Path, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def cut_short(line: str) -> bool:
+    """Whether a line is the start of a record that a killed process left unfinished."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return line.startswith("{")
+    return False
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line of JSON to a file, flushed to disk; creates the file and its folder.
+
+    Replaces the part of a line that a killed process left. Raises RunError if it cannot write.
+    """
+    with _failing_as(f"{path} cannot be written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            file.seek(0)
+            content = file.read()
+            # Touch nothing otherwise: another study may be adding a line to this file.
+            if content and not content.endswith(b"\n"):
+                last = content.rfind(b"\n") + 1
+                if cut_short(content[last:].decode("utf-8", "replace")):
+                    file.truncate(last)
+                else:
+                    file.write(b"\n")  # a whole line that an editor saved without its end
+            file.write(line.encode())
+        _to_disk(path, os.O_RDWR)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it exists. Raises RunError if that fails."""
+    with _failing_as(f"{path} cannot be removed"):
+        path.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try to write to it. Raises RunError if that fails or it is in use."""
+    with lock(folder):
+        probe = folder / ".writable"
+        write_file(probe, lambda path: path.write_text(""))
+        remove(probe)
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder` inside the block; remove half-written files of a killed one.
+
+    The system frees the lock when the process ends, however it ends. Machines that share a folder
+    may not see each other's locks. Raises RunError if another run holds the lock.
+    """
+    from filelock import FileLock, Timeout  # a third of the library's import time
+
+    if os.path.isfile(folder):
+        raise RunError(f"{folder} is a file, not a folder: choose another folder")
+    with _failing_as(f"{folder} cannot be written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = FileLock(folder / LOCK)
+        try:
+            file.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"{folder} is in use by another run: wait until it ends, choose another folder or, "
+                f"if no other run is active, remove {folder / LOCK}"
+            ) from None
+        except NotImplementedError:
+            print(f"{folder} has no locks: take care that no other run uses it", file=sys.stderr)
+    try:
+        for part in folder.glob(f"{ASIDE}*"):
+            shutil.rmtree(part, ignore_errors=True)
+        yield
+    finally:
+        file.release()

@@ -1,0 +1,55 @@
+"""Tables for a terminal, a notebook and a README; means with their spread."""
+
+import html
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text by column, `left` columns left-aligned: as text and HTML."""
+
+    rows: list[dict[str, str]]
+    left: int = 1
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The texts, row by row; first the heads of the columns."""
+        return [tuple(self.rows[0]), *(tuple(row.values()) for row in self.rows)]
+
+    def __str__(self):
+        rows = self.cells()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        sides = ("<" if n < self.left else ">" for n in range(len(widths)))
+        line = "  ".join(f"{{:{side}{w}}}" for side, w in zip(sides, widths, strict=True))
+        head, *body = [line.format(*row).rstrip() for row in rows]
+        return "\n".join([head, "-" * len(line.format(*rows[0])), *body])
+
+    def _repr_html_(self):
+        lines = ""
+        for tag, row in zip(["th"] + ["td"] * len(self.rows), self.cells(), strict=True):
+            lines += "<tr>"
+            for n, cell in enumerate(row):
+                side = "left" if n < self.left else "right"
+                lines += f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+            lines += "</tr>"
+        return f"<table>{lines}</table>"
+
+
+def mean_and_sd(values: Iterable[float], digits: int = 3) -> str:
+    """Mean ± sd as in `99.488 ± 0.036`; a single value has no sd."""
+    values = list(values)
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
+
+
+def standard_error(values: list[float]) -> float | None:
+    """The standard error of the mean of independent values; None for fewer than two."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
+    """Mean difference ± standard error as in `-0.032 ± 0.016`; a single value has no error."""
+    values = list(values)
+    spread = f" ± {standard_error(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):+.{digits}f}{spread}"

@@ -1,0 +1,30 @@
+"""Recognise digits: `python -m mnist_lib.digits digit.png` prints a picture's ten probabilities."""
+
+import argparse
+import sys
+
+from ..base.errors import MnistLibError
+from ..runs.folder import pretrained, trained_recipes
+from .prepare import predict
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="mnist_lib.digits", description=__doc__)
+    parser.add_argument("pictures", nargs="+", help="image files (PNG, JPEG, ...), one digit each")
+    recipes = trained_recipes()
+    parser.add_argument("--weights", default="steady", choices=recipes, help="their recipe")
+    args = parser.parse_args()
+    net = pretrained(args.weights)
+    failed = False
+    for picture in args.pictures:
+        try:
+            prediction = predict(picture, net)
+            print(f"{picture}: {prediction.digit}\n{prediction}")
+        except MnistLibError as error:
+            failed = True
+            print(f"{parser.prog}: {error}", file=sys.stderr)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Measurements of a trained net: what it sees, how sure it is, how robust it is."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn as nn
+
+from ..augment import MOVES, augment, denormalize, normalize
+from ..base.arrays import as_images
+from ..base.errors import check
+from ..evaluation import device_of, evaluating, infer, log_probabilities, unwrapped
+from ..recipe import get_recipe
+from .layers import hook_leaves
+
+# The kinds that `distort` applies, and the unit of their amounts.
+DISTORTIONS = {
+    "rotation": "degrees, clockwise",
+    "shift": "pixels, to the right",
+    "scale": "share of the size",
+    "noise": "standard deviation, 1 is white",
+}
+
+
+@torch.no_grad()
+def feature_maps(net: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Each layer's output for one uint8 image (28, 28): float32 (C, H, W) by layer name.
+
+    For a `Views` net, only the inner net's.
+    """
+    net = unwrapped(net)
+    with _outputs(net) as maps:
+        infer(net, as_images(image)[:1])
+    return {name: output[0].cpu() for name, output in maps.items() if output.dim() == 4}
+
+
+@contextlib.contextmanager
+def _outputs(net: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
+    """Layer outputs by name, from the last call in the block; the net is in evaluation mode."""
+    maps = {}
+    with evaluating(net), contextlib.ExitStack() as hooks:
+        for hook in hook_leaves(net, lambda name, _, __, output: maps.update({name: output})):
+            hooks.enter_context(hook)
+        yield maps
+
+
+def effective_receptive_field(net: nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
+    """How much each pixel affects the middle output of a layer: (28, 28), summing to 1.
+
+    The mean absolute gradient over the layer's channels and the uint8 images (N, 28, 28): Luo et
+    al., "Understanding the Effective Receptive Field", 2016. For a `Views` net, only the inner net.
+    """
+    net = unwrapped(net)
+    inputs = normalize(as_images(images).to(device_of(net))).requires_grad_()
+    with _outputs(net) as maps, torch.enable_grad():
+        net(inputs)
+        check("layer", layer, layer in maps, f"one of {', '.join(maps)}")
+        output = maps[layer]
+        middle = output[:, :, output.shape[2] // 2, output.shape[3] // 2]
+        field = torch.zeros_like(inputs)
+        for channel in middle.sum(dim=0):
+            field += torch.autograd.grad(channel, inputs, retain_graph=True)[0].abs()
+    field = field.sum(dim=(0, 1)).cpu()
+    return field / field.sum()
+
+
+def saliency(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """How much each pixel of uint8 images (N, 28, 28) affects the answer: float32 (N, 28, 28).
+
+    The absolute gradient of the most probable digit's log-probability, scaled per image to at most
+    1: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2014.
+    """
+    images = as_images(images).to(device_of(net))
+    answer = log_probabilities(net, images)
+    inputs = normalize(images).requires_grad_()
+    with evaluating(net), torch.enable_grad():
+        best = answer(inputs).max(dim=1).values.sum()
+        slope = torch.autograd.grad(best, inputs)[0].squeeze(1).abs().cpu()
+    return slope / slope.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def distort(images: torch.Tensor, kind: str, amount: float, seed: int = 0) -> torch.Tensor:
+    """Distort uint8 images (N, 28, 28), all by the same signed amount; `seed` is for noise."""
+    check("kind", kind, kind in DISTORTIONS, f"one of {', '.join(DISTORTIONS)}")
+    if not amount:
+        return images
+    if kind == "noise":
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        return (images + 255 * amount * noise).round().clamp(0, 255).to(torch.uint8)
+    moves = torch.zeros(len(images), len(MOVES), device=images.device)
+    moves[:, MOVES.index("right" if kind == "shift" else kind)] = 1 if amount > 0 else -1
+    return denormalize(augment(images, moves, get_recipe("assignment", **{kind: abs(amount)})))
+
+
+def robustness(
+    net: nn.Module, images: torch.Tensor, labels: torch.Tensor, kind: str, amounts: list[float]
+) -> list[float]:
+    """Accuracy (%) on uint8 images (N, 28, 28) with labels (N,), at each amount of distortion."""
+    changed = (distort(as_images(images), kind, amount) for amount in amounts)
+    right = (infer(net, images).argmax(dim=1).cpu() == labels.cpu() for images in changed)
+    return [100 * correct.float().mean().item() for correct in right]
+
+
+def calibration(
+    labels: torch.Tensor, log_probabilities: torch.Tensor, bins: int = 10
+) -> list[tuple[float, float, int]]:
+    """Mean confidence (%), accuracy (%) and number of images in each non-empty confidence bin.
+
+    Takes labels (N,) and log-probabilities (N, 10); `bins` of equal width.
+    """
+    confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
+    right = (predictions == labels.cpu()).float()
+    places = (bins * confidence).long().clamp(max=bins - 1)
+    inside = [places == place for place in places.unique()]
+    return [
+        (100 * confidence[b].mean().item(), 100 * right[b].mean().item(), b.sum().item())
+        for b in inside
+    ]
+
+
+def expected_calibration_error(labels: torch.Tensor, log_probabilities: torch.Tensor) -> float:
+    """Mean gap between confidence and accuracy (points) over ten bins, weighted by images.
+
+    Takes labels (N,) and log-probabilities (N, 10). From Naeini, Cooper and Hauskrecht 2015.
+    """
+    bins = calibration(labels, log_probabilities)
+    return sum(abs(right - sure) * images for sure, right, images in bins) / len(labels)

@@ -1,0 +1,250 @@
+"""Pictures of digits: grids, augmentation, what a net sees and what it gets wrong.
+
+Each draws on `ax`, or on a new figure, and returns the axes; `of` names the images in the title.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Container
+
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from ..augment import augment, denormalize, random_affine
+from ..base.errors import check_whole
+from ..curves import COLORS, axes
+from ..recipe import Recipe
+from .layers import LayerTable
+
+LABEL = WRONG = COLORS[1]
+
+
+def plot_digits(
+    images: Tensor, labels: Tensor, of: str = "MNIST", columns: int = 12, ax: Axes | None = None
+) -> Axes:
+    """A grid of uint8 images (N, 28, 28), each with its label in the corner."""
+    ax = _tiles(images, columns, ax, f"Digits of {of}")
+    for place, label in enumerate(labels.tolist()):
+        left, top = _corner(place, columns)
+        ax.text(left + 1, top + 6, label, color=LABEL, fontsize=8)
+    return ax
+
+
+def plot_inputs(inputs: Tensor, title: str, columns: int = 12, ax: Axes | None = None) -> Axes:
+    """A grid of net inputs, as `normalize` returns them: (N, 1, height, width)."""
+    return _tiles(denormalize(inputs), columns, ax, title)
+
+
+def plot_hard(images: Tensor, labels: Tensor, losses: Tensor, ax: Axes | None = None) -> Axes:
+    """The first 24 images (N, 28, 28) and, below them, the 24 with the highest losses (N,)."""
+    count = min(24, len(losses))
+    chosen = torch.cat([torch.arange(count), losses.topk(count).indices])
+    ax = plot_digits(images[chosen], labels[chosen], columns=12, ax=ax)
+    ax.axhline(56, color=WRONG, linewidth=2)
+    ax.set_title("any 24 training digits; below the line, those with the highest loss")
+    return ax
+
+
+def plot_augmented(images: Tensor, recipe: Recipe, seed: int = 0, ax: Axes | None = None) -> Axes:
+    """A row per image (N, 28, 28): the original, then eleven random augmentations.
+
+    The square is the part that the recipe's net sees.
+    """
+    digits = images.repeat_interleave(12, dim=0)
+    moves = random_affine(len(digits), recipe, torch.Generator().manual_seed(seed))
+    moves[::12] = 0  # the first in each row is the original
+    ax = plot_inputs(augment(digits, moves, recipe, side=28), "", columns=12, ax=ax)
+    margin = (28 - recipe.crop) / 2
+    for place in range(len(digits)):
+        left, top = _corner(place, 12)
+        _frame(ax, left + margin, top + margin, recipe.crop, linestyle=":", linewidth=1)
+    moved = f"shifted {recipe.shift:g} px, resized {recipe.scale:.0%}"
+    seen = f"then as {recipe.name} sees it: turned up to {recipe.rotation:g}°, {moved}"
+    ax.set_title(f"each digit as it is, {seen}", fontsize=10)
+    return ax
+
+
+def plot_receptive_fields(layers: LayerTable, image: Tensor, ax: Axes | None = None) -> Axes:
+    """The layers' receptive fields, as nested squares in the middle of an image (28, 28)."""
+    ax = _tiles(image[None], 1, ax or axes(4.5), "What one output of each layer sees")
+    names = {layer.receptive_field: layer.name for layer in reversed(layers)}  # the first wins
+    for number, (side, name) in enumerate(sorted(names.items())):
+        color = COLORS[number % len(COLORS)]
+        _frame(ax, 14 - side / 2, 14 - side / 2, side, edgecolor=color)
+        ax.text(31, 3 * number - 1, f"{name}: {side} x {side}", color=color, va="center")
+    ax.set(xlim=(-3.5, 45), ylim=(30.5, -3.5))
+    return ax
+
+
+def plot_confusion(
+    labels: Tensor, predictions: Tensor, of: str = "MNIST", ax: Axes | None = None
+) -> Axes:
+    """Confusion matrix of labels and predictions (N,); only mistakes are coloured."""
+    ax = ax or axes(5.6)
+    counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
+    mistakes = counts.clone().fill_diagonal_(0)
+    ax.imshow(mistakes.numpy(), cmap="Reds")
+    for true, predicted in counts.nonzero().tolist():
+        strong = mistakes[true, predicted] > 0.6 * mistakes.max()
+        color = "white" if strong else "0.4" if true == predicted else "black"
+        style = {"ha": "center", "va": "center", "color": color, "fontsize": 8}
+        ax.text(predicted, true, counts[true, predicted].item(), **style)
+    ax.set_title(f"{mistakes.sum().item()} mistakes in {len(labels):,} test images of {of}")
+    ax.set(xlabel="predicted", ylabel="true", xticks=range(10), yticks=range(10))
+    return ax
+
+
+def plot_mistakes(
+    images: Tensor,
+    labels: Tensor,
+    log_probabilities: Tensor,
+    of: str = "MNIST",
+    columns: int = 10,
+    rows: int = 4,
+    marked: Container[int] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """The misclassified images, most confident first, as `true→predicted confidence`.
+
+    Takes images (N, 28, 28), labels (N,), log-probabilities (N, 10); frames the `marked` indices.
+    """
+    confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
+    labels = labels.cpu()
+    wrong = torch.nonzero(predictions != labels).flatten()
+    wrong = wrong[confidence[wrong].argsort(descending=True)][: columns * rows]
+    captions = [f"{labels[i]}→{predictions[i]} {confidence[i]:.0%}" for i in wrong.tolist()]
+    framed = [place for place, index in enumerate(wrong.tolist()) if index in marked]
+    ax = plot_captioned(images.cpu()[wrong], captions, columns, framed, ax)
+    ax.set_title(f"mistakes on {of}: true→predicted, confidence")
+    return ax
+
+
+def plot_captioned(
+    images: Tensor,
+    captions: list[str],
+    columns: int = 10,
+    framed: Container[int] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Images (N, 28, 28), each below its caption; the `framed` positions (from 0) get a frame."""
+    ax = _tiles(F.pad(images.cpu(), (0, 0, 9, 0)), columns, ax, "")  # 9 pixels for the caption
+    style = {"ha": "center", "va": "center", "color": WRONG, "fontsize": 8}
+    for place, caption in enumerate(captions):
+        left, top = _corner(place, columns, height=37)
+        ax.text(left + 14, top + 5, caption, **style)
+        if place in framed:
+            _frame(ax, left, top + 9, 28)
+    return ax
+
+
+def plot_shared(
+    images: Tensor,
+    labels: Tensor,
+    mistakes: dict[int, dict[int, int]],
+    marked: Container[int] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """The images (N, 28, 28) that every seed gets wrong, as `true→answers`, most frequent first.
+
+    `mistakes` maps seed and index to the answer, as in `recorded_mistakes`; frames `marked` ones.
+    """
+    shared = sorted(set.intersection(*map(set, mistakes.values())))
+    captions = []
+    for index in shared:
+        answers = Counter(wrong[index] for wrong in mistakes.values()).most_common()
+        captions.append(f"{labels[index]}→{', '.join(str(answer) for answer, _ in answers)}")
+    framed = [place for place, index in enumerate(shared) if index in marked]
+    ax = plot_captioned(images[shared], captions, min(12, max(1, len(shared))), framed, ax)
+    ax.set_title(f"missed by all of {len(mistakes)} seeds: true→answers")
+    return ax
+
+
+def plot_filters(weights: Tensor, columns: int = 8, ax: Axes | None = None) -> Axes:
+    """A layer's filters (N, height, width): orange is positive, purple negative, white zero."""
+    ax = ax or axes(1.6)
+    spaced = F.pad(weights.detach().cpu(), (0, 1, 0, 1), value=math.nan)
+    most = weights.abs().max().item()
+    picture = _canvas(spaced, columns, math.nan).numpy()
+    ax.imshow(picture, cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
+    ax.set_axis_off()
+    return ax
+
+
+def plot_feature_maps(maps: dict[str, Tensor], ax: Axes | None = None) -> Axes:
+    """A row per layer: the first 16 channels of its map (C, H, W), each scaled to its maximum.
+
+    Darker is stronger. All are drawn the same size, whatever their resolution.
+    """
+    ax = ax or axes(0.3 + 0.52 * len(maps))
+    style = {"cmap": "gray_r", "vmin": 0, "interpolation": "nearest"}
+    for row, (name, layer) in enumerate(maps.items()):
+        for column, values in enumerate(layer[:16].clamp(min=0)):
+            corners = (column, column + 0.92, row + 0.92, row)
+            ax.imshow(values.numpy(), extent=corners, vmax=max(values.max().item(), 1e-9), **style)
+        size = " x ".join(map(str, layer.shape))
+        ax.text(16.1, row + 0.46, f"{name}: {size}", va="center", fontsize=9)
+    ax.set(xlim=(0, 20), ylim=(len(maps), 0), aspect="equal")
+    ax.set_axis_off()
+    return ax
+
+
+def plot_fields(fields: dict[str, Tensor], sides: dict[str, int], ax: Axes | None = None) -> Axes:
+    """How much each pixel affects the middle output of each layer: fields (28, 28), summing to 1.
+
+    The square is the theoretical receptive field, `sides` pixels wide.
+    """
+    ax = ax or axes(2.4)
+    for place, (name, field) in enumerate(fields.items()):
+        ax.imshow(field.numpy(), cmap="Blues", extent=(30 * place, 30 * place + 28, 28, 0))
+        side = min(sides[name], 28)
+        top, left = torch.nonzero(field).amin(dim=0).clamp(max=28 - side).tolist()
+        _frame(ax, 30 * place + left + 0.5, top + 0.5, side)
+        share = field.flatten().sort(descending=True).values.cumsum(dim=0)
+        most = 1 + (share < 0.9).sum().item()
+        text = f"{name}: {sides[name]} x {sides[name]}\n90% in {most} pixels"
+        ax.text(30 * place + 14, -1, text, ha="center", va="bottom", fontsize=8)
+    ax.set(xlim=(-0.5, 30 * len(fields) - 1.5), ylim=(28.5, -9))
+    ax.set_axis_off()
+    return ax
+
+
+def plot_saliency(images: Tensor, slopes: Tensor, ax: Axes | None = None) -> Axes:
+    """Images (N, 28, 28) and, below each, its `saliency` (N, 28, 28)."""
+    pairs = torch.cat([images.cpu(), (255 * slopes).byte()])
+    return _tiles(pairs, len(images), ax, "digits, and below each the pixels that move the answer")
+
+
+def _corner(place: int, columns: int, height: int = 28) -> tuple[int, int]:
+    """The left and top pixel of a tile in a grid."""
+    row, column = divmod(place, columns)
+    return 28 * column, height * row
+
+
+def _frame(ax: Axes, left: float, top: float, side: float, **style) -> None:
+    style = {"edgecolor": COLORS[0], "linewidth": 1.5} | style
+    ax.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, **style))
+
+
+def _tiles(images: Tensor, columns: int, ax: Axes | None, title: str) -> Axes:
+    """Draw images (N, height, width) as a grid of `columns`, without axes."""
+    check_whole("columns", columns)
+    canvas = _canvas(images.cpu(), columns, 0)
+    height, width = canvas.shape
+    ax = ax or axes(0.4 + min(7.8 * height / width, 6))
+    ax.imshow(255 - canvas.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    ax.set_title(title)
+    ax.set_axis_off()
+    return ax
+
+
+def _canvas(images: Tensor, columns: int, empty: float) -> Tensor:
+    """Images (N, height, width) as a grid of `columns` in a single tensor, padded with `empty`."""
+    count, height, width = images.shape
+    rows = max(1, -(-count // columns))
+    canvas = images.new_full((rows * columns, height, width), empty)
+    canvas[:count] = images
+    canvas = canvas.view(rows, columns, height, width).transpose(1, 2)
+    return canvas.reshape(rows * height, columns * width)

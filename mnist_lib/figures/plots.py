@@ -1,0 +1,118 @@
+"""Plots of seeds, ideas and measurements: each draws on `ax`, or a new figure, and returns it."""
+
+import itertools
+import math
+import statistics
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..curves import COLORS, GREY, THIS, axes, numbers
+from ..history import TARGET, History
+from .measures import calibration
+
+_DOTTED = {"color": "black", "linestyle": ":", "linewidth": 1.2}
+
+
+def plot_luck(
+    studies: dict[str, list[History]], this: History | None = None, ax: Axes | None = None
+) -> Axes:
+    """Last and best epochs: a dot and a circle per run, a row per study, a star for `this` run.
+
+    The bar shows ± the standard error of an accuracy over 10,000 test images.
+    """
+    ax = ax or axes()
+    rows = studies | ({"this run": [this]} if this else {})
+    circle = {"color": GREY, "markerfacecolor": "none", "markersize": 5}
+    for row, runs in enumerate(rows.values()):
+        order = sorted(runs, key=lambda run: run.final.correct)
+        for number, run in enumerate(order):
+            height = row + 0.7 * ((number + 0.5) / len(order) - 0.5)
+            last, best = run.final.accuracy, run.best.accuracy
+            ax.plot([last, best], [height, height], color="0.75", linewidth=1, zorder=1)
+            ax.plot(best, height, "o", **circle)
+            mark, size = ("*", 13) if run is this else ("o", 5)
+            ax.plot(last, height, mark, color=THIS, markersize=size)
+    goal = TARGET / 100
+    ax.axvline(goal, **_DOTTED)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.4, -0.95)
+    error = 100 * math.sqrt(TARGET / 1e4 * (1 - TARGET / 1e4) / 1e4)
+    ax.errorbar(goal, -0.75, xerr=error, color="black", capsize=3)
+    bar = f"bar: ± {error:.3f}, the standard error over 10,000 digits"
+    ax.set_title(f"dotted: the target, {goal}%; {bar}", fontsize=10)
+    ax.plot([], [], "o", color=THIS, markersize=5, label="last epoch")
+    ax.plot([], [], "o", label="best epoch, picked on the test set", **circle)
+    ax.legend(loc="lower left", fontsize=9)
+    ax.set_xlabel("test accuracy (%); one dot is one seed")
+    return ax
+
+
+def plot_band(
+    studies: dict[str, list[History]], this: History | None = None, ax: Axes | None = None
+) -> Axes:
+    """Mean and range of accuracy over each study's seeds, by epoch, and `this` run."""
+    ax = ax or axes()
+    for (name, runs), color in zip(studies.items(), itertools.cycle(COLORS)):
+        at = numbers(runs[0])
+        values = [[run.epochs[epoch - 1].accuracy for run in runs] for epoch in at]
+        low, mean, high = ([f(v) for v in values] for f in (min, statistics.fmean, max))
+        ax.fill_between(at, low, high, color=color, alpha=0.2)
+        text = f"{name}: mean and range of {len(runs)} seeds" if len(runs) > 1 else name
+        ax.plot(at, mean, color=color, label=text)
+    if this:
+        ax.plot(numbers(this), [e.accuracy for e in this], ".--", color="black", label="this run")
+    ax.axhline(TARGET / 100, **_DOTTED)
+    ax.set(ylim=(98.4, 99.7), xlabel="epoch", ylabel="test accuracy (%)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="lower right", fontsize=9)
+    return ax
+
+
+def plot_ideas(ideas: dict[str, tuple[float, ...]], ax: Axes | None = None) -> Axes:
+    """A dot per idea: difference (points) ± standard error; a circle for the prediction, if any."""
+    ax = ax or axes()
+    for row, (difference, error, *predicted) in enumerate(ideas.values()):
+        ax.errorbar(difference, row, xerr=error, fmt="o", color=THIS, capsize=3)
+        ax.plot(predicted, [row] * len(predicted), "o", color=GREY, markerfacecolor="none")
+    ax.axvline(0, **_DOTTED)
+    ax.set_yticks(range(len(ideas)), list(ideas))
+    ax.invert_yaxis()
+    ax.set_xlabel("difference of accuracy on held-out images (points), ± one standard error")
+    return ax
+
+
+def plot_calibration(
+    labels: torch.Tensor, log_probabilities: dict[str, torch.Tensor], ax: Axes | None = None
+) -> Axes:
+    """Accuracy by confidence for labels (N,) and each net's log-probabilities (N, 10).
+
+    A dot per tenth of confidence, larger for more images; on the dotted line the two are equal.
+    """
+    ax = ax or axes()
+    ax.plot([0, 100], [0, 100], **_DOTTED)
+    for (name, output), color in zip(log_probabilities.items(), itertools.cycle(COLORS)):
+        sure, right, images = zip(*calibration(labels, output), strict=True)
+        ax.plot(sure, right, color=color, label=name)
+        ax.scatter(sure, right, [8 + 2 * count**0.5 for count in images], color=color)
+    ax.set(xlabel="confidence (%)", ylabel="right (%)")
+    ax.legend(loc="lower right", fontsize=9)
+    return ax
+
+
+def plot_robustness(
+    curves: dict[str, dict[str, list[float]]],
+    amounts: dict[str, list[float]],
+    units: dict[str, str],
+) -> Figure:
+    """Test accuracy (%) by amount of distortion: a panel per kind, a line per net."""
+    figure, panels = plt.subplots(2, 2, figsize=(8, 6), layout="constrained", sharey=True)
+    for ax, (kind, lines) in zip(panels.flat, curves.items(), strict=True):
+        for (name, accuracy), color in zip(lines.items(), itertools.cycle(COLORS)):
+            ax.plot(amounts[kind], accuracy, ".-", color=color, label=name)
+        ax.set(xlabel=f"{kind}: {units[kind]}", ylabel="test accuracy (%)")
+        ax.grid(alpha=0.3)
+    panels.flat[0].legend(loc="lower center", fontsize=9)
+    return figure

@@ -1,0 +1,113 @@
+"""Records shipped with the library: the author's runs, recorded seeds, ideas and mistakes."""
+
+import csv
+import functools
+import json
+from collections import Counter
+from importlib import resources
+
+from ..base.errors import check
+from ..base.tables import Table
+from ..history import Epoch, History, describe
+from .parse import parse_log
+
+
+def _read(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def logged_runs() -> list[History]:
+    """Both runs of the assignment's net that its author published.
+
+    The first is the assignment's log, 19 epochs, shipped verbatim as `logged_run.txt`. Its 17th
+    test line shows 99.44%, though the assignment's text says epoch 18 reached it first. It is the
+    26th execution of S4/EVA4_Assignment4.ipynb in github.com/Nildk123/EVA_2. The second run,
+    `second_run.csv`, is the 29th.
+    """
+    second = []
+    for row in csv.DictReader(_read("second_run.csv").splitlines()):
+        number, correct = int(row.pop("epoch")), int(row.pop("correct"))
+        measured = {name: float(text) for name, text in row.items()}  # losses and seconds
+        second.append(Epoch(number, 10_000, correct, batches=1875, **measured))
+    return [parse_log(_read("logged_run.txt")), History(tuple(second))]
+
+
+def logged_run() -> History:
+    """The 19 epochs of the assignment's log."""
+    return logged_runs()[0]
+
+
+@functools.cache
+def recorded() -> tuple[History, ...]:
+    """All recorded runs, without times and training losses; `record["study"]` names the study."""
+    name = "recorded.jsonl"
+    return tuple(History.from_json(line, name) for line in _read(name).splitlines())
+
+
+def recorded_studies() -> dict[str, list[History]]:
+    """The recorded seeds by recipe, all from one machine; "notebook" is the committed notebook's.
+
+    Small nets' seeds, from any machine, are by recipe and net, as in "small p998".
+    """
+    studies = {}
+    for run in recorded():
+        studies.setdefault(run.record["study"], []).append(run)
+    return studies
+
+
+def recorded_runs(history: History) -> list[History]:
+    """The recorded seeds of a run's recipe; empty unless its recipe and data are unchanged."""
+    if history.recipe is None or describe(history) != "MNIST":
+        return []
+    same = [run for run in recorded() if run.recipe == history.recipe]
+    return [run for run in same if run.record["study"] != "notebook"]
+
+
+def recorded_ideas() -> dict[str, tuple[float, float, float]]:
+    """What `steady` gains on held-out training images if an idea is removed or changed.
+
+    By idea, in points of accuracy: the mean difference over folds, its standard error, and the
+    prediction made before the runs.
+    """
+    return {
+        row["idea"]: (float(row["difference"]), float(row["error"]), float(row["predicted"]))
+        for row in csv.DictReader(_read("ideas.csv").splitlines())
+    }
+
+
+@functools.cache
+def label_errors() -> tuple[dict, ...]:
+    """The MNIST test images whose label fewer than three of five people confirm, with their votes.
+
+    Each has the image's `index`, the label `given`, the one a model `guessed`, and the `votes` for
+    given, guessed and neither. From Northcutt, Athalye and Mueller 2021 (arXiv 2103.14749).
+    """
+    return tuple(json.loads(_read("label_errors.json"))["errors"])
+
+
+@functools.cache
+def recorded_mistakes() -> dict[str, dict[int, dict[int, int]]]:
+    """The recorded nets' wrong answers on test images, by recipe, seed and image index."""
+    mistakes = {}
+    for run in map(json.loads, _read("mistakes.jsonl").splitlines()):
+        wrong = dict(zip(run["wrong"], run["said"], strict=True))
+        mistakes.setdefault(run["recipe"]["name"], {})[run["seed"]] = wrong
+    return mistakes
+
+
+def shared_mistakes(recipe: str) -> dict[int, int]:
+    """How many of a recipe's recorded seeds get a test image wrong, by index, most first."""
+    mistakes = recorded_mistakes()
+    check("recipe", recipe, recipe in mistakes, f"one of {', '.join(mistakes)}")
+    counts = Counter(index for wrong in mistakes[recipe].values() for index in wrong)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def own_digits_table() -> Table:
+    """Recorded accuracy of `predict` on digits other than MNIST's, next to plain resizing."""
+    rows = {}
+    for row in csv.DictReader(_read("own_digits.csv").splitlines()):
+        share = f"{100 * int(row['correct']) / int(row['images']):.1f}"
+        line = {"digits": row["digits"], "images": f"{int(row['images']):,}"}
+        rows.setdefault(row["digits"], line)[f"{row['way']}, % right"] = share
+    return Table(list(rows.values()))

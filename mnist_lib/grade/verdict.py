@@ -1,0 +1,169 @@
+"""What a run and its recipe's seeds show: a verdict on the assignment's claims, and luck."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn as nn
+
+from ..base.errors import ParameterError
+from ..base.tables import Table, mean_and_error, mean_and_sd
+from ..data import FULL_TEST_SET
+from ..evaluation import count_parameters
+from ..history import TARGET, History, check_histories, check_history, describe
+from .records import logged_run, recorded_runs
+
+BUDGET = 20_000  # parameters; the assignment asks for fewer
+LOGGED_PARAMETERS = 13_322  # the assignment's layer table
+
+FOOTNOTE = """\
+The best epoch is picked by looking at the test set, which flatters: of many noisy epochs the
+luckiest is shown. The last epoch, and the mean of the last five if there are as many, are the
+honest numbers."""
+GET_MNIST = """\
+The other claims are about MNIST's 10,000 test digits. To judge them, run on MNIST; if it cannot \
+be downloaded, put its four files into a folder and name that in MNIST_DATA."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, what the logged run and this run show, and whether it holds for this run."""
+
+    text: str
+    logged: str
+    measured: str
+    holds: bool | None  # None if it is about MNIST's test set and this run used another
+    recorded: str = ""  # how many of the recipe's recorded seeds it holds for
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The claims, and a title naming the test set; str() gives a table."""
+
+    claims: tuple[Claim, ...]
+    title: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether every claim that can be judged holds."""
+        return all(claim.holds for claim in self.judged)
+
+    @property
+    def judged(self) -> list[Claim]:
+        """The claims that can be judged on this run's test set."""
+        return [claim for claim in self.claims if claim.holds is not None]
+
+    def summary(self) -> str:
+        """One line: how many of the judged claims hold, and which do not."""
+        failed = [claim.text for claim in self.judged if not claim.holds]
+        count = len(self.judged)
+        line = f"{self.title}: claims confirmed: {count - len(failed)} of {count}"
+        line += f"; not: {'; '.join(failed)}" if failed else ""
+        left = len(self.claims) - count
+        return f"{line}; {left} not judged. {GET_MNIST}" if left else line
+
+    def __str__(self):
+        answers = {True: "yes", False: "NO", None: "not judged"}
+        rows = []
+        for claim in self.claims:
+            row = {"claim": claim.text, "logged run": claim.logged, "this run": claim.measured}
+            rows.append(row | {"holds": answers[claim.holds]})
+            if any(claim.recorded for claim in self.claims):
+                rows[-1]["recorded seeds that do"] = claim.recorded
+        last = [GET_MNIST] if len(self.judged) < len(self.claims) else []
+        return "\n\n".join([self.title, str(Table(rows, left=4)), FOOTNOTE, *last])
+
+
+def verdict(net: nn.Module, history: History) -> Verdict:
+    """Judge any net and its History by the assignment's claims and the logged run.
+
+    Accuracies are compared exactly, as counts of images. The mean of the last five epochs is judged
+    if there are five; without MNIST's test set, only the number of parameters is. If the recipe has
+    recorded seeds, each claim says how many of them it holds for.
+    """
+    check_history(history)
+    logged, size = logged_run(), count_parameters(net)
+    if (recorded := history.record.get("parameters", size)) != size:
+        raise ParameterError(f"the net has {size:,} parameters, but the history's had {recorded:,}")
+    best, end, last = history.best, logged.final, history.final.score
+    first = history.first_to_reach(history.same_share(TARGET))
+    hit = f"epoch {first.epoch}" if first else "never"
+    hit = f"{hit}; best {best.correct}/{history.images} at {best.epoch}"
+    logged_hit = f"epoch {logged.first_to_reach(TARGET).epoch}"
+    seeds = recorded_runs(history)
+    on_mnist = history.source == "mnist" and history.images == FULL_TEST_SET
+
+    def small(run: History) -> bool:
+        return run.record.get("parameters", size) < BUDGET
+
+    def claim(text: str, logged_text: str, measured: str, holds: Callable) -> Claim:
+        answer = holds(history) if on_mnist or holds is small else None
+        confirmed = f"{sum(map(holds, seeds))} of {len(seeds)}" if seeds else ""
+        return Claim(text, logged_text, measured, answer, confirmed)
+
+    claims = [
+        claim(f"fewer than {BUDGET:,} parameters", f"{LOGGED_PARAMETERS:,}", f"{size:,}", small),
+        claim("99.44% reached, first epoch", logged_hit, hit, lambda run: run.touched),
+        claim("99.44% at the last epoch", end.score, last, lambda run: run.reached),
+    ]
+    as_many, as_good = "last epoch, logged or better", "mean of last 5, logged or better"
+    least, mean = history.same_share(end.correct), logged.mean_of_last_five
+    claims.append(claim(as_many, end.score, last, lambda run: run.final.correct >= least))
+    if len(history) >= 5:
+        means = (f"{run.mean_of_last_five:.3f}%" for run in (logged, history))
+        claims.append(claim(as_good, *means, lambda run: run.mean_of_last_five >= mean))
+    return Verdict(tuple(claims), title=f"Verdict on {describe(history)}")
+
+
+def luck_table(runs: list[History], logged: list[History]) -> Table:
+    """Whether 99.44% is luck: how many of a recipe's seeds reach it, and what the best epoch adds.
+
+    A logged run's rank is its place among the seeds and itself: 1 if no seed is better.
+    """
+    check_histories("runs", runs)
+    check_histories("logged", logged)
+    adds = [run.best.accuracy - run.final.accuracy for run in runs]
+    blank = {f"logged run {n}": "" for n in range(1, len(logged) + 1)}
+    values = {
+        "touch 99.44% at some epoch": f"{sum(run.touched for run in runs)} of {len(runs)}",
+        "end at 99.44% or more": f"{sum(run.reached for run in runs)} of {len(runs)}",
+        "best epoch, %": mean_and_sd(run.best.accuracy for run in runs),
+        "last epoch, %": mean_and_sd(run.final.accuracy for run in runs),
+        "choosing the best epoch adds, points ± standard error": mean_and_error(adds),
+    }
+    rows = [{"": name, "seeds": value} | blank for name, value in values.items()]
+    ranked = {
+        "rank of the best epoch": lambda run: run.best.accuracy,
+        "rank of the last epoch": lambda run: run.final.accuracy,
+        "rank of the mean of the last five": lambda run: run.mean_of_last_five,
+        "rank of the lowest test loss": lambda run: -min(epoch.test_loss for epoch in run),
+    }
+    for name, figure in ranked.items():
+        ranks = (1 + sum(figure(run) > figure(log) for run in runs) for log in logged)
+        places = (f"{rank} of {len(runs) + 1}" for rank in ranks)
+        rows.append({"": name, "seeds": ""} | dict(zip(blank, places, strict=True)))
+    return Table(rows)
+
+
+def findings(history: History) -> str:
+    """What a run shows, in sentences that hold for any recipe, seed and data."""
+    check_history(history)
+    best, final = history.best, history.final
+    lowest = min(history, key=lambda epoch: epoch.test_loss)
+    lines = [
+        f"This run was tested on {describe(history)}.",
+        f"Its best epoch is {best.epoch} of {len(history)}: {best.score}.",
+        f"Its last epoch has {final.score}.",
+        f"Its test loss is lowest at epoch {lowest.epoch}, {lowest.test_loss:.4f}, and ends at "
+        f"{final.test_loss:.4f}.",
+    ]
+    later = [epoch.correct for epoch in history.epochs[4:]]
+    if len(later) > 1:
+        points = 100 * max(abs(b - a) for a, b in itertools.pairwise(later)) / history.images
+        lines.append(f"After epoch 5 it moves by up to {points:.2f} points from epoch to epoch.")
+    if history.recipe and history.recipe.label_smoothing:
+        lines.append("It learns from smoothed labels: its losses do not compare with the log's.")
+    if recorded := recorded_runs(history):
+        better = sum(run.final.correct > final.correct for run in recorded)
+        lines.append(f"Of {len(recorded)} recorded seeds of its recipe, {better} end higher.")
+    return "\n".join(lines)

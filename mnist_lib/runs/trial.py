@@ -1,0 +1,101 @@
+"""Before a run: do its arguments fit together, and does the net train and answer as expected?"""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+
+import torch
+import torch.nn as nn
+
+from .. import evaluation
+from ..augment import normalize
+from ..base.errors import ParameterError, RunError, as_seed, check_flags
+from ..base.machine import environment
+from ..data import MNIST, check_data
+from ..history import Epoch
+from ..net import middle
+from ..recipe import Recipe, check_recipe
+
+
+def check_arguments(
+    net: nn.Module, data: MNIST, recipe: Recipe, seed: int | None, resume: bool
+) -> tuple[Recipe, int]:
+    """The recipe for this data's source and the seed, once the arguments of `train` are checked."""
+    evaluation.check_net(net)
+    check_data(data)
+    check_recipe(recipe)
+    check_flags(resume=resume)
+    data.check_batch_size(recipe.batch_size)
+    crop = evaluation.crop_of(net, recipe.crop)
+    if crop != recipe.crop:
+        raise ParameterError(
+            f"net looks at the middle {crop} pixels of the images, recipe {recipe.name!r} at "
+            f"{recipe.crop}: make the net with make_net(recipe)"
+        )
+    return recipe.for_source(data.source), as_seed(seed)
+
+
+def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
+    """What a run is and where it is made: the `record` of its History."""
+    run = {"recipe": dataclasses.asdict(recipe), "seed": seed}
+    sizes = {"parameters": evaluation.count_parameters(net), "train_images": len(data.train_images)}
+    return run | environment(evaluation.device_of(net)) | sizes | {"data": data.digest}
+
+
+def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
+    """A function from net's input to log-probabilities, as `log_probabilities` returns.
+
+    Tries the net on a training batch first, and raises ParameterError if it cannot learn from it.
+    """
+    forward = evaluation.log_probabilities(net, data.test_images)
+    size, device = recipe.batch_size, evaluation.device_of(net)
+    inputs = normalize(data.train_images[: min(size, evaluation.TEST_BATCH)].to(device))
+    inputs = middle(inputs, evaluation.crop_of(net))  # as in training
+    counts = (recipe.epoch_images(e, len(data.train_images)) for e in (1, min(2, recipe.epochs)))
+    single = any(count % size == 1 % size for count in counts)
+    before, was_training = copy.deepcopy(net.state_dict()), net.training
+    try:
+        with torch.random.fork_rng(devices=[]):
+            net.train()
+            output = evaluation.checked_output(net, inputs, "in training ")
+            if single:
+                net(inputs[:1])
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch's message for a batch norm
+            raise
+        raise ParameterError(
+            f"with batch_size {size} a batch is one image, too few for this net's batch norm: "
+            "choose another batch_size"
+        ) from None
+    finally:
+        net.load_state_dict(before)
+        net.train(was_training)
+    if not output.requires_grad:
+        raise ParameterError(
+            "the net's output depends on no parameter that is trained: keep requires_grad on, and "
+            "no_grad and detach out of its forward"
+        )
+    if evaluation.are_logits(output.detach()) != (forward is not net):
+        raise ParameterError(
+            "the net returns log-probabilities in one of training and evaluation, and scores in "
+            "the other: return the same in both"
+        )
+    return forward
+
+
+def check_same_net(net: nn.Module, data: MNIST, epochs: list[Epoch]) -> None:
+    """Raise RunError unless a resumed net answers as it did after the last of `epochs`.
+
+    Weights can fit another net, such as one with another activation.
+    """
+    if not epochs:
+        return
+    last = epochs[-1]
+    _, correct = evaluation.evaluate(net, data)
+    # Rounding on another machine may change a few answers.
+    if abs(correct - last.correct) > 2 + len(data.test_images) / 200:
+        raise RunError(
+            "the run's folder holds the run of another net: with its weights this net gets "
+            f"{correct} of {last.images} images right, not {last.correct}; name another folder, or "
+            "train anew with resume=False"
+        )

@@ -1,0 +1,131 @@
+"""A run as a job, for a process of its own on this machine or a worker of a Dask cluster."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from tqdm import tqdm
+
+from ..base.errors import ParameterError, RunError, check
+from ..base.memory import peak_memory
+from ..data import FOLDS, load_mnist
+from ..history import History, check_history
+from ..net import set_seed
+from ..recipe import Recipe, make_net
+from ..runs.checkpoint import epochs_kept
+from ..training import train
+from .processes import own_processes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: everything that a process on any machine needs to make it.
+
+    With `source` "validation", seed n trains on 55,000 of the training images and is tested on the
+    5,000 others, fold n (modulo 12).
+    """
+
+    recipe: Recipe
+    seed: int
+    source: str = "mnist"  # or "validation"
+    threads: int = 1
+    data_dir: str | None = None  # on the machine that makes the run; see load_mnist
+    folder: Path | None = None  # of checkpoints, to resume after the last whole epoch
+
+    @property
+    def key(self) -> tuple:
+        """What distinguishes the run: not where it is made, nor on how many threads."""
+        return self.recipe, self.seed, self.source
+
+    def __str__(self):
+        return f"{self.recipe.name}, net {self.recipe.net}, seed {self.seed}"
+
+    @property
+    def epochs_kept(self) -> int:
+        """How many whole epochs the run has already; 0 without a folder."""
+        return epochs_kept(self.folder) if self.folder else 0
+
+    def run(self, verbose: bool = False) -> tuple[nn.Module, History]:
+        """Train the recipe's net. The record includes the peak memory of the process, in MB."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            set_seed(self.seed)
+            net, data = make_net(self.recipe), load_mnist(self.data_dir, source="mnist")
+            if self.source == "validation":
+                data = data.hold_out(self.seed % FOLDS)
+            history = train(net, data, self.recipe, self.seed, verbose, self.folder)
+        finally:
+            torch.set_num_threads(before)
+        return net, replace(history, record=history.record | {"memory": peak_memory()})
+
+
+def job_of(run: History, folder: Path | None = None) -> Job:
+    """The job that repeats a recorded run, on the same number of threads."""
+    check_history(run)
+    recipe, seed = run.recipe, run.record.get("seed")
+    if recipe is None or seed is None:
+        raise ParameterError("the run has no recipe and seed to train again")
+    check("source", run.source, run.source in ("mnist", "validation"), "mnist or validation")
+    return Job(recipe, seed, run.source, run.record.get("threads", 1), folder=folder)
+
+
+@contextlib.contextmanager
+def in_processes(processes: int) -> Iterator[Callable[[Job], Future]]:
+    """A function that submits a job to a process of its own, at most `processes` at a time.
+
+    The end of the block stops unfinished jobs; checkpoints stay. A killed job raises RunError.
+    """
+    # A process that makes several runs takes more memory with each: it ends with its run.
+    with ThreadPoolExecutor(processes) as pool, own_processes() as call:
+        try:
+            yield lambda job: pool.submit(call, _run, job)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def on_cluster(scheduler: str) -> Iterator[Callable[[Job], Future]]:
+    """A function that submits a job to the workers of a Dask cluster, of one thread each.
+
+    A job whose worker is lost starts again on another. Raises RunError if no scheduler answers.
+    """
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise ParameterError(
+            "a scheduler needs dask.distributed, which is not installed: "
+            "pip install 'dask[distributed]'"
+        ) from None
+    try:
+        client = Client(scheduler, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"no Dask scheduler answers at {scheduler!r}: {error}") from None
+    with client:
+        pool = client.get_executor(pure=False)
+        try:
+            yield lambda job: pool.submit(_run_on_worker, job)
+        finally:
+            pool.shutdown(wait=False)
+
+
+def _run(job: Job) -> History:
+    tqdm.set_lock(threading.RLock())  # its default is a semaphore, which a killed run leaves behind
+    return job.run()[1]
+
+
+def _run_on_worker(job: Job) -> History:
+    from dask.distributed import get_worker
+
+    worker = get_worker()
+    if worker.state.nthreads != 1:
+        raise RunError(
+            f"worker {worker.address} has {worker.state.nthreads} threads, which would share their "
+            "random numbers: start it with --nthreads 1, as many workers as cores"
+        )
+    return _run(job)

@@ -1,0 +1,129 @@
+"""A study: recipes x seeds, one line of a file per run."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+
+import joblib
+from tqdm import tqdm
+
+from ..base.errors import MnistLibError, ParameterError, RunError, check, check_whole
+from ..base.files import LOCK, append_line, as_path, check_writable
+from ..data import load_mnist
+from ..history import History, load_study
+from ..recipe import Recipe, check_recipe
+from .jobs import Job, in_processes, on_cluster
+
+
+def study(
+    file: str | os.PathLike,
+    recipes: Recipe | list[Recipe],
+    seeds: list[int],
+    processes: int | None = None,
+    threads: int = 1,
+    validation: bool = False,
+    data_dir: str | None = None,
+    scheduler: str | None = None,
+) -> list[History]:
+    """Train each recipe's net once for each seed; histories recipe by recipe, in order of seeds.
+
+    With `validation`, the test set is not used: see Job. Runs `processes` at a time, by default one
+    per core; or on all workers of the Dask cluster whose `scheduler` has this address, such as
+    "tcp://10.0.0.1:8786", each of which finds MNIST on its own machine.
+
+    Each run becomes a line of `file`, a .jsonl. Raises RunError if a run fails; those that ended
+    are in the file, and the same call continues.
+    """
+    file = _study_file(file)
+    unfinished = file.with_suffix(".unfinished")  # checkpoints of the runs under way
+    if unfinished.is_file():
+        raise ParameterError(f"{unfinished} is a file where the checkpoints go: name another file")
+    check_whole("threads", threads)
+    if processes is not None and scheduler is not None:
+        raise ParameterError("processes are of this machine, a scheduler has its own: name one")
+    processes = max(1, joblib.cpu_count() // threads) if processes is None else processes
+    check_whole("processes", processes)
+    wanted = {}
+    for recipe in [recipes] if isinstance(recipes, Recipe) else recipes:
+        check_recipe(recipe)
+        for seed in seeds:
+            source = "validation" if validation else "mnist"
+            folder = None if scheduler else unfinished / _folder_name(recipe, seed, source)
+            job = Job(recipe, seed, source, threads, data_dir, folder)
+            wanted[job.key] = job
+    done = runs_by_key(file)
+    jobs = [job for key, job in wanted.items() if key not in done]
+    if jobs:
+        if scheduler is None:
+            load_mnist(data_dir, source="mnist")  # download or fail once, not in every process
+        check_writable(unfinished)
+        with on_cluster(scheduler) if scheduler else in_processes(processes) as submit:
+            _run_all(jobs, submit, file)
+        done = runs_by_key(file)
+    for key in done.keys() & wanted.keys():  # a study may have been killed after a run's line
+        if wanted[key].folder:
+            shutil.rmtree(wanted[key].folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other runs are under way, or other files are in it
+        (unfinished / LOCK).unlink(missing_ok=True)
+        unfinished.rmdir()
+    return [done[key] for key in wanted]
+
+
+def _study_file(file: str | os.PathLike) -> Path:
+    file = as_path("file", file)
+    check("file", str(file), bool(file.name), "the name of a file")
+    if file.is_dir():
+        raise ParameterError(f"{file} is a folder: name a file, such as {file / 'seeds.jsonl'}")
+    return file if file.suffix == ".jsonl" else file.with_name(f"{file.name}.jsonl")
+
+
+def _folder_name(recipe: Recipe, seed: int, source: str) -> str:
+    digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]  # recipes may share a name
+    return f"{recipe.name}-{recipe.net}-{digest}-{source}-seed-{seed}"
+
+
+def _run_all(jobs: list[Job], submit: Callable[[Job], Future], file: Path) -> None:
+    """Run the jobs and add each run to the file as it ends, beside a bar of all epochs."""
+    for job in jobs:
+        if job.epochs_kept:
+            print(f"{job}: goes on after epoch {job.epochs_kept}", flush=True)
+    total, before = sum(job.recipe.epochs for job in jobs), sum(job.epochs_kept for job in jobs)
+    with tqdm(total=total, initial=before, unit="epoch", smoothing=0) as bar:
+        pending = {submit(job): job for job in jobs}
+        while pending:
+            ended, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+            for future in sorted(ended, key=lambda f: f.cancelled() or f.exception() is not None):
+                job = pending.pop(future)
+                history = _result(future, file)
+                append_line(file, history.to_json())
+                score = f"best {history.best.score}, final {history.final.score}"
+                tqdm.write(f"{job}: {score}", file=sys.stdout)
+            left = sum(job.recipe.epochs - job.epochs_kept for job in pending.values())
+            if total - left > bar.n:
+                bar.update(total - left - bar.n)
+
+
+def _result(future: Future, file: Path) -> History:
+    try:
+        return future.result()
+    except Exception as error:  # a worker of a cluster can raise anything
+        expected = isinstance(error, MnistLibError)
+        reason = error if expected else f"a run was given up: {type(error).__name__}: {error}"
+        raise RunError(
+            f"{reason}; {file} keeps the runs that ended: once the cause is gone, the same command "
+            "goes on"
+        ) from error
+
+
+def runs_by_key(file: Path) -> dict[tuple, History]:
+    """The runs of a study's file, each by its recipe, seed and source, as `Job.key`."""
+    runs = {}
+    for run in load_study(file) if file.exists() else []:
+        if run.recipe:  # else from a version with other fields
+            runs.setdefault((run.recipe, run.record.get("seed"), run.source), run)
+    return runs

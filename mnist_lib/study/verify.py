@@ -1,0 +1,49 @@
+"""Repeats a recorded run: the same bits, or at least as close as two seeds?"""
+
+import math
+import statistics
+
+from ..history import History
+from .jobs import job_of
+
+
+def verify(run: History, others: list[History] = (), verbose: bool = True) -> tuple[bool, str]:
+    """Train a recorded run again: whether it holds, and the result in a sentence or two.
+
+    It holds if every epoch has the same count and losses to the bit. A machine that rounds
+    differently cannot give those: there the last epoch's accuracy must lie within what two seeds
+    differ by, 2.8 sd of those `others` of the same recipe and source; chance exceeds that in one
+    case of 20.
+    """
+    _, again = job_of(run).run(verbose)
+    if _bits(again) == _bits(run):
+        return True, f"the same bits: {run.final.score} after {len(run)} epochs"
+    theirs, ours = _environment(run), _environment(again)
+    result = f"final {run.final.score} there, {again.final.score} here"
+    if theirs == ours:
+        return False, f"NOT the same bits, though the machine is the same, {ours}: {result}"
+    result = f"other bits, as expected of another machine ({theirs} there, {ours} here): {result}"
+    accuracies = [
+        other.final.accuracy
+        for other in others
+        if (other.recipe, other.source) == (run.recipe, run.source)
+    ]
+    if len(accuracies) < 3:
+        return False, f"{result}; too few seeds of the recipe to say how much is chance"
+    most = 1.96 * math.sqrt(2) * statistics.stdev(accuracies)
+    difference = again.final.accuracy - run.final.accuracy
+    holds = abs(difference) <= most
+    return holds, (
+        f"{result}. That is {difference:+.2f} points, {'within' if holds else 'NOT within'} the "
+        f"{most:.2f} that two seeds differ by"
+    )
+
+
+def _bits(run: History) -> list[tuple]:
+    return [(epoch.correct, epoch.test_loss, epoch.last_batch_loss) for epoch in run]
+
+
+def _environment(run: History) -> str:
+    names = ("machine", "threads", "device", "torch")
+    machine, threads, device, torch = (run.record.get(name, "unknown") for name in names)
+    return f"{machine}, {device}, threads: {threads}, torch {torch}"

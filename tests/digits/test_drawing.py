@@ -1,0 +1,88 @@
+"""The page to draw on: in a real browser, its numbers are torch's."""
+
+import shutil
+
+import pytest
+import torch
+
+from mnist_lib import ParameterError, infer, pretrained, set_seed
+from mnist_lib.digits import drawing
+from mnist_lib.net import LEAN, WIDTHS, FastNet, LeanNet, Net, SmallNet, SprintNet
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The machine's own Chromium, without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+def lively(net):
+    """The net with batch norms that do something: as they begin, they would hide a wrong sign."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (*module.parameters(), module.running_mean, module.running_var):
+                torch.nn.init.uniform_(values, 0.5, 1.5)
+    return net
+
+
+@pytest.mark.parametrize("name", ["steady", "fast", "Net", "SprintNet", "p998", "p1000"])
+def test_the_browser_computes_what_torch_does(browser, sample, name):
+    set_seed(0)
+    nets = {"Net": Net(), "SprintNet": SprintNet(20), "p998": SmallNet(WIDTHS["p998"], 24)}
+    nets["p1000"] = LeanNet(LEAN["p1000"])
+    net = lively(nets[name]) if name in nets else pretrained(name)
+    images = sample.test_images[:100]
+    page = browser.new_page()
+    page.set_content(drawing.page(net))
+    pixels = images.flatten(1).tolist()
+    answers = torch.tensor(page.evaluate("images => images.map(probabilities)", pixels))
+    page.close()
+    assert (answers - infer(net, images).exp()).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("width", "touch"), [(1280, False), (390, True)])
+def test_a_stroke_is_read_as_a_one(browser, width, touch):
+    page = browser.new_page(viewport={"width": width, "height": 800}, has_touch=touch)
+    page.set_content(drawing.page(pretrained("steady")))
+    paper = page.locator("#paper").bounding_box()
+    assert paper["x"] + paper["width"] <= width
+    x, y = paper["x"] + 140, paper["y"]
+    page.mouse.move(x, y + 50)
+    page.mouse.down()
+    page.mouse.move(x, y + 230, steps=10)
+    page.mouse.up()
+    best = page.locator(".best")
+    assert best.locator("span").first.text_content() == "1"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator("#clear").click()
+    assert best.count() == 0
+    page.close()
+
+
+def test_drawing_leaves_the_net_as_it_was():
+    nets = [FastNet(), SprintNet(), SmallNet(WIDTHS["p998"]), LeanNet(LEAN["p1000"])]
+    net = nets[0].train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state = torch.get_rng_state()
+    for drawn in nets:
+        drawing.page(drawn)
+    assert net.training
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_a_net_that_the_page_does_not_know_is_refused():
+    class Own(Net):
+        def forward(self, x):
+            return -super().forward(x)
+
+    with pytest.raises(ParameterError, match="got a Own"):
+        drawing.page(Own())

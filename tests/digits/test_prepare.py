@@ -1,0 +1,175 @@
+"""Pictures that people have: prepared as MNIST's digits were, or refused in a sentence."""
+
+import io
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from sklearn.datasets import load_digits
+
+from mnist_lib import DataError, ParameterError, RunError, infer, predict, prepare, pretrained
+
+
+def drawn(size=(300, 400), ink=20, paper=235, width=22, mode="L"):
+    """A 7, as if drawn by hand."""
+    picture = Image.new("L", size, paper)
+    scale = min(size) / 300
+    line = [(x * scale, y * scale) for x, y in ((90, 110), (210, 110), (140, 300))]
+    ImageDraw.Draw(picture).line(line, fill=ink, width=max(1, round(width * scale)), joint="curve")
+    return picture.convert(mode)
+
+
+def alpha(picture, ink):
+    """The same strokes in one colour, and transparent around them."""
+    layer = Image.new("RGBA", picture.size, (*ink, 0))
+    layer.putalpha(picture.point(lambda value: 255 - value))
+    return layer
+
+
+def lit(picture, strength=90):
+    """The picture as if light fell on it from one side."""
+    grey = np.asarray(picture, dtype=float)
+    down, across = (np.linspace(0, to, n) for to, n in zip((40, strength), grey.shape, strict=True))
+    slope = np.add.outer(down, across)
+    noise = np.random.default_rng(0).normal(0, 4, grey.shape)
+    return Image.fromarray((grey - slope + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        drawn(),
+        drawn(ink=230, paper=10),
+        drawn(mode="RGB"),
+        drawn().convert("I"),
+        drawn().convert("F"),
+        drawn(size=(28, 28), width=30),
+        drawn(size=(3000, 4000)),
+        drawn(size=(1200, 300)),
+        drawn(width=5),
+        drawn(ink=200),
+        lit(drawn()),
+        alpha(drawn(paper=255), (0, 0, 0)),
+        alpha(drawn(paper=255), (255, 255, 255)),
+        np.asarray(drawn()),
+        np.asarray(drawn(mode="RGB")),
+        np.asarray(drawn()) / 255,
+        torch.from_numpy(np.array(drawn()))[None],
+    ],
+)
+def test_a_seven_is_read_whatever_the_picture(picture):
+    probabilities, image = predict(picture)
+    assert probabilities.argmax() == 7
+    assert (image.shape, image.dtype) == ((28, 28), torch.uint8)
+
+
+def test_the_prepared_picture_has_the_form_of_mnists():
+    image = prepare(drawn()).numpy()
+    rows, columns = np.nonzero(image)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
+    y, x = np.average(np.indices(image.shape).reshape(2, -1), axis=1, weights=image.ravel())
+    assert max(abs(y - 13.5), abs(x - 13.5)) <= 1
+    assert image.max() == 255
+
+
+@pytest.mark.parametrize(("hands", "right"), [("MNIST", 0.98), ("other", 0.9)])
+def test_digits_of_mnist_and_by_other_hands_are_read(sample, hands, right):
+    images, labels = sample.test_images[:50], sample.test_labels[:50]
+    if hands == "other":
+        digits, some = load_digits(), slice(None, None, 20)
+        images = (255 / 16 * digits.images[some]).round().astype(np.uint8)
+        labels = torch.from_numpy(digits.target[some])
+    prepared = torch.stack([prepare(image) for image in images])
+    read = infer(pretrained("steady"), prepared).argmax(dim=1)
+    assert (read == labels).float().mean() >= right
+
+
+def page(columns, rows):
+    """A page full of sevens."""
+    picture = Image.new("L", (20 + 110 * columns, 20 + 150 * rows), 235)
+    for row in range(rows):
+        for column in range(columns):
+            picture.paste(drawn(size=(100, 133)), (20 + 110 * column, 20 + 150 * row))
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (Image.new("L", (200, 200), 255), "no ink"),
+        (Image.new("L", (1, 1), 255), "no ink"),
+        (Image.new("RGBA", (50, 50), (0, 0, 0, 0)), "no ink"),
+        (lit(Image.new("L", (200, 200), 200)), "no ink"),
+        (page(2, 1), "cut out a single digit"),
+        (page(5, 5), "cut out a single digit"),
+    ],
+)
+def test_a_picture_without_one_digit_is_refused(picture, said):
+    with pytest.raises(DataError, match=said):
+        prepare(picture)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        [[0, 255]],
+        np.zeros((0, 28), np.uint8),
+        np.zeros((2, 28, 28), np.uint8),
+        np.full((28, 28), 3.5),
+        np.full((28, 28), np.nan),
+        np.zeros((28, 28), np.int64),
+        torch.randn(1, 28, 28),
+    ],
+)
+def test_what_is_no_picture_is_refused(image):
+    with pytest.raises(ParameterError, match=r"got|must be"):
+        prepare(image)
+
+
+def png(picture) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is no picture"),
+        (b"<!doctype html>", "is no picture"),
+        (png(drawn())[:200], "broken"),
+        (png(Image.new("1", (50_000, 2_000))), "million pixels"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_refused(tmp_path, content, said):
+    file = tmp_path / "digit.png"
+    with pytest.raises(RunError, match="cannot be read"):
+        predict(file)
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        predict(file)
+
+
+def test_a_turned_photograph_is_turned_back(tmp_path):
+    file, exif = tmp_path / "digit.jpg", Image.Exif()
+    for orientation, turn in ((3, 180), (6, 90), (8, 270)):  # of three ways to hold a phone
+        exif[0x0112] = orientation
+        drawn().rotate(turn, expand=True).save(file, exif=exif)
+        assert predict(str(file)).digit == 7
+
+
+def test_the_command_line_names_the_digit_and_goes_on(tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    drawn().save(good)
+    bad.write_bytes(b"no")
+    command = [sys.executable, "-m", "mnist_lib.digits", str(bad), str(good)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{good}: 7\n0 ")
+    assert re.search(r"^7 +\d+\.\d\d% #+$", done.stdout, re.MULTILINE)
+    assert "bad.png is no picture" in done.stderr
+    assert "Traceback" not in done.stderr

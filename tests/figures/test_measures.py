@@ -1,0 +1,99 @@
+"""What is shown of a net, compared with what can be known about it."""
+
+import pytest
+import torch
+import torch.nn as nn
+
+from mnist_lib import FastNet, Net, ParameterError, get_recipe, layer_table, pretrained
+from mnist_lib.augment import Views
+from mnist_lib.figures import measures
+from mnist_lib.net import set_seed
+
+
+@pytest.fixture(scope="module")
+def net():
+    return pretrained("steady")
+
+
+def test_feature_maps_have_the_layers_shapes_inside_views_too(net, sample):
+    views, images = Views(net, get_recipe("views")), sample.test_images[:2]
+    maps, seen = (measures.feature_maps(n, images[0]) for n in (net, views))
+    shapes = {layer.name: layer.output_shape for layer in layer_table(net)}
+    assert {name: tuple(layer.shape) for name, layer in maps.items()} == shapes
+    assert all(torch.equal(seen[name], layer) for name, layer in maps.items())
+    fields = (measures.effective_receptive_field(n, "conv2", images) for n in (views, net))
+    assert torch.equal(*fields)
+    with pytest.raises(ParameterError, match="one of conv1"):
+        measures.effective_receptive_field(views, "conv9", images)
+
+
+@pytest.mark.parametrize("make", [Net, lambda: FastNet(24)])
+def test_what_moves_an_output_is_its_receptive_field(make):
+    set_seed(0)
+    net, images = make(), torch.randint(256, (20, 28, 28), dtype=torch.uint8)
+    for layer in layer_table(net):
+        if layer.kind != "Conv2d":
+            continue
+        field = measures.effective_receptive_field(net, layer.name, images)
+        assert field.sum() == pytest.approx(1, abs=1e-4)
+        used = torch.nonzero(field)
+        sides = (used.amax(dim=0) - used.amin(dim=0) + 1).tolist()
+        if layer.receptive_field <= 20:
+            assert sides == [layer.receptive_field] * 2
+        else:  # the image's rim cuts it, on one side more than on the other
+            assert 20 < max(sides) <= min(layer.receptive_field, 28)
+
+
+def test_saliency_is_the_gradient(sample):
+    set_seed(0)
+    net, image = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), sample.test_images[:1]
+    output = net((image[:, None].float() / 255 - 0.1307) / 0.3081).log_softmax(dim=1)
+    best = output.argmax()
+    slope = net[1].weight[best] - (output.exp() @ net[1].weight)[0]  # as the net is linear
+    expected = (slope.abs() / slope.abs().max()).detach().view(28, 28)
+    assert torch.allclose(measures.saliency(net, image)[0], expected, atol=1e-5)
+
+
+def test_distortions_do_what_they_say(sample):
+    image = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    image[0, 4:8, 13:15] = 255  # a mark at the top
+    assert measures.distort(image, "shift", 3).nonzero()[:, 2].float().mean() == 16.5
+    assert measures.distort(image, "shift", -3).nonzero()[:, 2].float().mean() == 10.5
+    assert measures.distort(image, "rotation", 90).nonzero()[:, 2].float().mean() > 20  # clockwise
+    assert measures.distort(image, "rotation", -90).nonzero()[:, 2].float().mean() < 8
+    far = [
+        measures.distort(image, "scale", by).nonzero()[:, 1].float().mean() for by in (-0.5, 0.5)
+    ]
+    assert far[1] < 5 < far[0]  # larger lies farther from the middle
+    noisy = measures.distort(torch.full((50, 28, 28), 128, dtype=torch.uint8), "noise", 0.1)
+    assert noisy.float().std() / 255 == pytest.approx(0.1, rel=0.05)
+    assert all(
+        torch.equal(measures.distort(image, kind, 0), image) for kind in measures.DISTORTIONS
+    )
+    with pytest.raises(ParameterError, match="one of rotation"):
+        measures.distort(image, "blur", 1)
+
+
+def test_robustness_falls_with_the_distortion(net, sample):
+    digits = sample.test_images[:200], sample.test_labels[:200]
+    upright, turned, head = measures.robustness(net, *digits, "rotation", [0, 45, 180])
+    assert upright > 97
+    assert upright > turned > head
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    output = torch.tensor([[0.8, *[0.2 / 9] * 9]] * 10 + [[0.6, *[0.4 / 9] * 9]] * 10).log()
+    labels = torch.tensor([0] * 6 + [1] * 4 + [0] * 8 + [1] * 2)  # 60% and 80% right
+    assert measures.expected_calibration_error(labels, output) == pytest.approx(20, abs=1e-3)
+    labels = labels.roll(10)  # now it is as often right as it is sure
+    assert measures.expected_calibration_error(labels, output) == pytest.approx(0, abs=1e-3)
+
+
+def test_hooks_are_gone_and_the_mode_is_as_before(sample):
+    net = FastNet().train()
+    measures.feature_maps(net, sample.test_images[0])
+    measures.effective_receptive_field(net, "conv2", sample.test_images[:2])
+    measures.saliency(net, sample.test_images[:2])
+    assert net.training
+    assert not any(module._forward_hooks for module in net.modules())
+    assert all(parameter.grad is None for parameter in net.parameters())

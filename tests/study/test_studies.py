@@ -1,0 +1,347 @@
+"""Studies over seeds: a line a run, stopped and gone on with, never mixed."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+
+from mnist_lib import get_recipe, load_history, load_mnist, load_study, make_net
+from mnist_lib.base import download
+from mnist_lib.base.errors import DataError, ParameterError, RunError
+from mnist_lib.base.files import append_line
+from mnist_lib.net import set_seed
+from mnist_lib.study import jobs
+from mnist_lib.study.__main__ import main
+from mnist_lib.study.studies import study
+from mnist_lib.study.verify import verify
+from mnist_lib.training import train
+from tests.conftest import ROOT, wait_for
+from tests.runs.killing import FORK, FewImages, die, interrupt, once_there
+from tests.test_history import make
+
+RECIPE = get_recipe("assignment", epochs=1)
+
+
+@pytest.fixture
+def mnist(tmp_path, monkeypatch):
+    """A folder of few images, which this process takes for MNIST from the start."""
+    folder = FewImages(tmp_path / "mnist")
+    monkeypatch.setattr(download, "FILES", folder.md5)
+    monkeypatch.setenv("MNIST_DATA", os.fspath(folder))
+    return folder
+
+
+@pytest.fixture
+def path(tmp_path, mnist):
+    """A study's file, in an empty folder. This process has two threads meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    (tmp_path / "study").mkdir()
+    yield tmp_path / "study" / "study.jsonl"
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Runs are made by this process, not each by one of its own, which takes long to start."""
+    here = contextlib.nullcontext(lambda function, *args: function(*args))
+    monkeypatch.setattr(jobs, "own_processes", lambda: here)
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Calls `python -m mnist_lib.study` with these words, in this process."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["study", *map(str, words)])
+        main()
+
+    return call
+
+
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, though a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def finished(seed, recipe=RECIPE, source="mnist"):
+    return make(9900, source=source, recipe=dataclasses.asdict(recipe), seed=seed)
+
+
+def losses(history):
+    return [(epoch.test_loss, epoch.last_batch_loss) for epoch in history]
+
+
+def alone(recipe, seed, data, threads=1):
+    """The run that a study is to make, by `train`."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    set_seed(seed)
+    history = train(make_net(recipe), data, recipe, seed, verbose=False)
+    torch.set_num_threads(before)
+    return history
+
+
+@pytest.mark.parametrize(
+    ("seeds", "processes", "threads", "validation"),
+    [([14, 1], 2, 1, False), ([14], 1, 2, True)],
+)
+def test_each_seed_has_its_weights_order_and_fold(
+    path, mnist, seeds, processes, threads, validation
+):
+    """Each also has its own process, so that memory left in fragments does not add up."""
+    histories = study(path, RECIPE, seeds, processes, threads, validation, mnist)
+    assert mnist.processes() == len(seeds)
+    for seed, history in zip(seeds, histories, strict=True):
+        data = load_mnist().hold_out(seed % 12) if validation else load_mnist()
+        run = alone(RECIPE, seed, data, threads)
+        assert losses(history) == losses(run)
+        assert 100 < history.record.pop("memory") < 4000
+        assert history.record == run.record
+        assert (history.source, history.record["threads"]) == (data.source, threads)
+    assert sorted(map(losses, load_study(path))) == sorted(map(losses, histories))
+
+
+def stop_the_study():
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(60)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The seeds that processes were started for, in order."""
+    seeds, own_processes = [], jobs.own_processes
+
+    @contextlib.contextmanager
+    def noted():
+        with own_processes() as call:
+            yield lambda function, job: call(function, seeds.append(job.seed) or job)
+
+    monkeypatch.setattr(jobs, "own_processes", noted)
+    return seeds
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_study_that_is_stopped_goes_on(path, mnist, started, capsys):
+    """The second run stops it in its third epoch, as Stop does in a notebook."""
+    recipe, under_way = dataclasses.replace(RECIPE, epochs=3), path.with_suffix(".unfinished")
+    third_epoch = partial(once_there, under_way, "*-seed-5/checkpoint-2.pt", stop_the_study)
+    whole = alone(recipe, 5, load_mnist())
+    other = FORK.Process(target=time.sleep, args=(60,))
+    other.start()
+    with pytest.raises(KeyboardInterrupt):
+        study(path, recipe, [4, 5, 6], 1, data_dir=FewImages(mnist.folder, {5: third_epoch}))
+    assert started == [4, 5], "seed 6 has not begun"
+    line = path.read_text()
+    assert line.count("\n") == 1
+    _, run = sorted(under_way.glob("assignment-assignment-*-mnist-seed-[456]"))
+    assert run.name.endswith("5")
+    kept = load_history(run)
+    assert len(kept) == 2
+    path.write_text(line + line[:-20])  # as if killed while it wrote
+    capsys.readouterr()
+    _, again = study(path, recipe, [4, 5], 1, data_dir=mnist)
+    out, bar = capsys.readouterr()
+    assert "seed 5: goes on after epoch 2" in out
+    assert "2/3" in bar
+    assert "3/3" in bar
+    assert losses(again) == losses(whole)
+    assert again.epochs[:2] == kept.epochs, "with their seconds: not trained again"
+    assert path.read_text() == line + again.to_json()
+    assert list(path.parent.iterdir()) == [path]
+    assert other.is_alive(), "the caller's own process is none of the study's"
+    other.kill()
+    other.join()
+
+
+@pytest.mark.parametrize("end", range(15))
+def test_half_a_line_is_removed_before_the_next(tmp_path, end):
+    path, line = tmp_path / "file", '{"name": "Ω"}\n'.encode()
+    path.write_bytes(line + line[:end])
+    append_line(path, line.decode())
+    whole = end == len(line) - 1  # an editor has left out the last line's end
+    assert path.read_bytes() == line * (3 if whole else 2)
+
+
+def test_finished_runs_are_not_trained_again(path, command, capsys):
+    """The command does not train them either. It takes settings of every type."""
+    settings = {"epochs": 1, "learning_rate": 0.5, "optimizer": "adam", "nesterov": True}
+    recipe = get_recipe("assignment", **settings)
+    runs = [finished(3, recipe), finished(4, recipe)]
+    del runs[1].record["recipe"]["crop"]  # as in a record older than the field
+    path.write_text("".join(run.to_json() for run in runs))
+    assert study(path, recipe, [4, 3]) == runs[::-1]
+    words = [*(f"{name}={value}" for name, value in settings.items()), "crop=28", "warm_up=0.0"]
+    words = [path.with_suffix(""), "--set", *words, "--seeds", "3-4", "--threads", "1"]
+    for processes, said in (("1", ""), ("999", "999 processes of 1 threads each want 999 cores")):
+        command(*words, "--processes", processes)
+        out, err = capsys.readouterr()
+        assert "2 seeds" in out
+        assert err.startswith(said)
+        assert bool(err) is bool(said)
+    assert (list(path.parent.iterdir()), load_study(path)) == ([path], runs)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_one_file_takes_recipes_nets_and_folds(path):
+    kept = [finished(3, dataclasses.replace(RECIPE, crop=24)), finished(3, source="validation")]
+    kept[0].record["recipe"]["from the future"] = 1
+    path.write_text("".join(run.to_json() for run in kept))
+    recipes = [RECIPE, dataclasses.replace(RECIPE, net="sprint")]
+    alike = [RECIPE, dataclasses.replace(RECIPE, learning_rate=0.02)]  # but for a setting
+    assert len(study(path.with_stem("alike"), alike, [3], 1)) == 2
+    runs = study(path, recipes, [3, 4], 1)
+    assert [(run.record["recipe"]["net"], run.record["seed"]) for run in runs] == [
+        *(("assignment", 3), ("assignment", 4)),
+        *(("sprint", 3), ("sprint", 4)),
+    ]
+    assert load_study(path) == kept + runs
+    assert study(path, recipes[::-1], [4]) == [runs[3], runs[1]]
+    assert load_study(path) == kept + runs
+
+
+def test_runs_need_the_full_data_set(tmp_path, cache, mirrors):
+    with pytest.raises(DataError, match=r"MNIST cannot be had .*mirrors: Not Found"):
+        study(tmp_path / "study", RECIPE, [0, 1])
+    assert not list(tmp_path.glob("study*"))
+
+
+def hang(folder):
+    (folder / "hangs").touch()
+    time.sleep(60)
+
+
+def study_of_a_run_that_hangs(folder):
+    """Two runs at a time: seed 0 ends, and seed 1 hangs once it has its folder."""
+    path = folder / "study.jsonl"
+    in_training = partial(once_there, path.with_suffix(".unfinished"), "*-seed-1/.lock")
+    deeds = {1: partial(in_training, partial(hang, folder))}
+    study(path, RECIPE, [0, 1], 2, data_dir=FewImages(folder / "mnist", deeds))
+
+
+def test_a_study_that_is_killed_leaves_its_lines_and_nothing_running(tmp_path, start):
+    code = (
+        "import pathlib, tests.study.test_studies as test;"
+        f"test.study_of_a_run_that_hangs(pathlib.Path({str(tmp_path)!r}))"
+    )
+    process = start([sys.executable, "-c", code], cwd=ROOT)
+    for file in ("study.jsonl", "hangs"):
+        wait_for(tmp_path / file)
+    while not (tmp_path / "study.jsonl").read_text().endswith("\n"):
+        time.sleep(0.01)  # the line is being written
+    process.kill()  # the first process alone
+    process.communicate(timeout=50)  # until the last of its processes has ended: soon
+    assert [run.record["seed"] for run in load_study(tmp_path / "study.jsonl")] == [0]
+    assert len(list((tmp_path / "study.unfinished").glob("*-seed-1"))) == 1
+
+
+def test_a_killed_run_is_one_sentence(path, mnist):
+    path.write_text(finished(0).to_json())
+    with pytest.raises(RunError, match=r"a run was killed, .*: once .*, the same command goes on"):
+        study(path, RECIPE, [0, 10], 1, data_dir=FewImages(mnist.folder, {10: die}))
+    assert load_study(path) == [finished(0)]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_files_of_others_stay(path):
+    """Beside the study's own, wherever they are; a folder is no study's file."""
+    beside, under_way = path.with_suffix(""), path.with_suffix(".unfinished")
+    for folder in (beside, under_way):
+        folder.mkdir()
+        (folder / "mine.txt").touch()
+    with pytest.raises(ParameterError, match="study is a folder: name a file"):
+        study(beside, RECIPE, [3])
+    study(path, RECIPE, [3])
+    assert (beside / "mine.txt").exists()
+    assert (under_way / "mine.txt").exists()
+    assert not list(under_way.glob("*seed*"))
+
+
+@pytest.mark.parametrize(
+    "args",
+    ["--seeds a", "--seeds 3-1", "--set epochs=0", "--processes 0", "--verify 0", "--verify 3"],
+)
+def test_bad_arguments_are_one_sentence(path, args, command, capsys):
+    path.write_text(finished(3).to_json() * 2)
+    with pytest.raises(SystemExit) as caught:
+        command(path, *args.split())
+    said = str(caught.value.code) + capsys.readouterr().err
+    assert ("must be a whole number from 1 to 2" if "verify" in args else "must be a") in said
+
+
+@pytest.mark.parametrize("content", ["hello", '[{"my": "data"}]'])
+def test_a_file_of_something_else_is_left_alone(tmp_path, content):
+    file = tmp_path / "mine.jsonl"
+    file.write_text(content)
+    with pytest.raises(DataError, match="line 1 is not a history"):
+        study(file, RECIPE, [0])
+    assert file.read_text() == content
+    append_line(file, "{}\n")
+    assert file.read_text() == f"{content}\n{{}}\n"
+
+
+def changed(run, correct=0, **record):
+    """The run with so many more images right in its last epoch, and other columns."""
+    last = dataclasses.replace(run.final, correct=run.final.correct + correct, test_loss=1.0)
+    return dataclasses.replace(run, epochs=(*run.epochs[:-1], last), record=run.record | record)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_recorded_run_is_made_again(path, command, capsys):
+    runs = study(path, dataclasses.replace(RECIPE, epochs=2), [3, 4, 5], 1)
+    there = changed(runs[1], machine="there")
+    near = [changed(run, n) for n, run in enumerate(runs)]
+    far = changed(there, 9)
+    for run, others, holds, said in [
+        (runs[1], runs, True, "the same bits"),
+        (changed(runs[1]), runs, False, "NOT the same bits, though the machine is the same"),
+        (there, near, True, "points, within the"),
+        (far, near, False, "-9.00 points, NOT within the"),
+        (there, [dataclasses.replace(r, source="validation") for r in near], False, "too few"),
+        (there, near[:2], False, "too few seeds"),
+    ]:
+        found, sentence = verify(run, others, verbose=False)
+        assert found is holds
+        assert said in sentence
+    # The command counts the run itself as one of its recipe's seeds, too.
+    for run, end, said in [
+        (there, contextlib.nullcontext(), "+0.00 points, within"),
+        (changed(runs[1]), pytest.raises(SystemExit, match=r"^1$"), "NOT the same bits"),
+    ]:
+        path.write_text("".join(r.to_json() for r in (run, *near[:2])))
+        with end:
+            command(path, "--verify", "1")
+        out = capsys.readouterr().out
+        assert "study.jsonl, line 1: " in out
+        assert said in out
+
+
+def test_control_c_is_one_sentence(path, command):
+    path.write_text(finished(3).to_json())
+    with (
+        once_there(path.parent, "study.jsonl", interrupt),
+        pytest.raises(SystemExit, match=r"^mnist_lib\.study: stopped; the same command goes on"),
+    ):
+        command(path, "--verify", "1")
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (make(9900), "no recipe and seed to train again"),
+        (finished(3, source="sample"), "source must be mnist or validation, got 'sample'"),
+    ],
+)
+def test_what_cannot_be_made_again_is_refused(run, said):
+    with pytest.raises(ParameterError, match=said):
+        verify(run)
