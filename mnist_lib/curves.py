@@ -15,6 +15,7 @@ from .history import TARGET, History, describe
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#B34700", "#007A5A", "#8A4F7D")
 THIS, GREY = COLORS[0], "0.4"
+DOTTED = {"color": "black", "linestyle": ":", "linewidth": 1.2}
 
 
 def axes(height: float = 3.8) -> Axes:
@@ -51,7 +52,7 @@ def plot_accuracy(
         style = {"color": color, "markersize": 12, "markerfacecolor": "none"}
         for word, epoch, mark in (("best", run.best, "*"), ("last", run.final, "o")):
             ax.plot(epoch.epoch, epoch.accuracy, mark, label=f"{word} {epoch.score}", **style)
-    ax.axhline(TARGET / 100, color="black", linestyle=":", linewidth=1.2)
+    ax.axhline(TARGET / 100, **DOTTED)
     return _label(ax, "test accuracy (%)")
 
 

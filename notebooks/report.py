@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from mnist_lib import RECIPES, History, load_study, logged_runs, recorded_studies
 from mnist_lib.base.tables import Table, mean_and_error, mean_and_sd, standard_error
-from mnist_lib.curves import GREY, THIS, axes
+from mnist_lib.curves import DOTTED, GREY, THIS, axes
 from mnist_lib.figures import plots
 from mnist_lib.grade import records
 from mnist_lib.history import TARGET
@@ -27,7 +27,7 @@ KEPT = ("recipe", "seed", "machine", "threads", "torch", "parameters", "train_im
 def write() -> list[Path]:
     """All that is made of the records; the documents whose tables were written."""
     for name, text in (("recorded.jsonl", recorded()), ("ideas.csv", recorded_ideas())):
-        (Path(records.__file__).with_name(name)).write_text(text, encoding="utf-8")
+        Path(records.__file__).with_name(name).write_text(text, encoding="utf-8")
     draw_luck(RECORDS / "luck.png")
     draw_frontier(RECORDS / "frontier.png")
     return tables()
@@ -306,7 +306,7 @@ def plot_frontier(
     style = {"color": THIS, "capsize": 4, "label": "this library: mean ± sd over seeds, last epoch"}
     ax.errorbar(*zip(*points, strict=True), fmt="o", **style)
     goal = TARGET / 100
-    ax.axhline(goal, color="black", linestyle=":", linewidth=1.2)
+    ax.axhline(goal, **DOTTED)
     reached = [(count, mean) for count, mean, _ in points if mean >= goal]
     if reached:
         ring = {"markersize": 16, "markerfacecolor": "none", "color": "black", "linestyle": ""}

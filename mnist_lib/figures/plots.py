@@ -9,11 +9,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..curves import COLORS, GREY, THIS, axes, numbers
+from ..curves import COLORS, DOTTED, GREY, THIS, axes, numbers
 from ..history import TARGET, History
 from .measures import calibration
-
-_DOTTED = {"color": "black", "linestyle": ":", "linewidth": 1.2}
 
 
 def plot_luck(
@@ -36,7 +34,7 @@ def plot_luck(
             mark, size = ("*", 13) if run is this else ("o", 5)
             ax.plot(last, height, mark, color=THIS, markersize=size)
     goal = TARGET / 100
-    ax.axvline(goal, **_DOTTED)
+    ax.axvline(goal, **DOTTED)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.4, -0.95)
     error = 100 * math.sqrt(TARGET / 1e4 * (1 - TARGET / 1e4) / 1e4)
@@ -64,7 +62,7 @@ def plot_band(
         ax.plot(at, mean, color=color, label=text)
     if this:
         ax.plot(numbers(this), [e.accuracy for e in this], ".--", color="black", label="this run")
-    ax.axhline(TARGET / 100, **_DOTTED)
+    ax.axhline(TARGET / 100, **DOTTED)
     ax.set(ylim=(98.4, 99.7), xlabel="epoch", ylabel="test accuracy (%)")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(loc="lower right", fontsize=9)
@@ -77,7 +75,7 @@ def plot_ideas(ideas: dict[str, tuple[float, ...]], ax: Axes | None = None) -> A
     for row, (difference, error, *predicted) in enumerate(ideas.values()):
         ax.errorbar(difference, row, xerr=error, fmt="o", color=THIS, capsize=3)
         ax.plot(predicted, [row] * len(predicted), "o", color=GREY, markerfacecolor="none")
-    ax.axvline(0, **_DOTTED)
+    ax.axvline(0, **DOTTED)
     ax.set_yticks(range(len(ideas)), list(ideas))
     ax.invert_yaxis()
     ax.set_xlabel("difference of accuracy on held-out images (points), ± one standard error")
@@ -92,7 +90,7 @@ def plot_calibration(
     A dot per tenth of confidence, larger for more images; on the dotted line the two are equal.
     """
     ax = ax or axes()
-    ax.plot([0, 100], [0, 100], **_DOTTED)
+    ax.plot([0, 100], [0, 100], **DOTTED)
     for (name, output), color in zip(log_probabilities.items(), itertools.cycle(COLORS)):
         sure, right, images = zip(*calibration(labels, output), strict=True)
         ax.plot(sure, right, color=color, label=name)

@@ -101,17 +101,17 @@ def verdict(net: nn.Module, history: History) -> Verdict:
         confirmed = f"{sum(map(holds, seeds))} of {len(seeds)}" if seeds else ""
         return Claim(text, logged_text, measured, answer, confirmed)
 
+    least, mean = history.same_share(end.correct), logged.mean_of_last_five
     claims = [
         claim(f"fewer than {BUDGET:,} parameters", f"{LOGGED_PARAMETERS:,}", f"{size:,}", small),
         claim("99.44% reached, first epoch", logged_hit, hit, lambda run: run.touched),
         claim("99.44% at the last epoch", end.score, last, lambda run: run.reached),
+        claim("last epoch, logged or better", end.score, last, lambda r: r.final.correct >= least),
     ]
-    as_many, as_good = "last epoch, logged or better", "mean of last 5, logged or better"
-    least, mean = history.same_share(end.correct), logged.mean_of_last_five
-    claims.append(claim(as_many, end.score, last, lambda run: run.final.correct >= least))
     if len(history) >= 5:
+        text = "mean of last 5, logged or better"
         means = (f"{run.mean_of_last_five:.3f}%" for run in (logged, history))
-        claims.append(claim(as_good, *means, lambda run: run.mean_of_last_five >= mean))
+        claims.append(claim(text, *means, lambda run: run.mean_of_last_five >= mean))
     return Verdict(tuple(claims), title=f"Verdict on {describe(history)}")
 
 

@@ -33,12 +33,12 @@ def choose_threads(
     """
     check_threads(threads)
     cores = joblib.cpu_count()  # of this process: by its affinity and its container's share
-    before = _threads_before(folder, recipe, as_seed(seed))
+    seed = as_seed(seed)
     if threads is not None:
         chosen, why = int(threads), "as given"
     elif os.environ.get("OMP_NUM_THREADS"):
         chosen, why = STARTED, "set by OMP_NUM_THREADS"
-    elif is_whole(before) and 1 <= before <= cores:
+    elif is_whole(before := _threads_before(folder, recipe, seed)) and 1 <= before <= cores:
         chosen, why = before, "as this run had before"
     elif device.type != "cpu" or cores == 1:
         chosen, why = min(cores, STARTED), "torch's own number, at most one a core"

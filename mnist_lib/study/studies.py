@@ -12,7 +12,7 @@ from pathlib import Path
 import joblib
 from tqdm import tqdm
 
-from ..base.errors import MnistLibError, ParameterError, RunError, check, check_whole
+from ..base.errors import DataError, ParameterError, RunError, check, check_whole
 from ..base.files import LOCK, append_line, as_path, check_writable
 from ..data import load_mnist
 from ..history import History, load_study
@@ -111,8 +111,10 @@ def _run_all(jobs: list[Job], submit: Callable[[Job], Future], file: Path) -> No
 def _result(future: Future, file: Path) -> History:
     try:
         return future.result()
+    except (ParameterError, DataError):  # arguments that do not fit, or no data
+        raise
     except Exception as error:  # a worker of a cluster can raise anything
-        expected = isinstance(error, MnistLibError)
+        expected = isinstance(error, RunError)
         reason = error if expected else f"a run was given up: {type(error).__name__}: {error}"
         raise RunError(
             f"{reason}; {file} keeps the runs that ended: once the cause is gone, the same command "

@@ -279,6 +279,12 @@ def test_bad_arguments_are_one_sentence(path, args, command, capsys):
     assert ("must be a whole number from 1 to 2" if "verify" in args else "must be a") in said
 
 
+@pytest.mark.usefixtures("at_once")
+def test_a_recipe_that_does_not_fit_the_images_is_refused_as_what_it_is(path):
+    with pytest.raises(ParameterError, match=r"^batch_size is 1000, but .* training images$"):
+        study(path, dataclasses.replace(RECIPE, batch_size=1000), [3], 1)
+
+
 @pytest.mark.parametrize("content", ["hello", '[{"my": "data"}]'])
 def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     file = tmp_path / "mine.jsonl"
