@@ -31,7 +31,6 @@ def train(
 
     `seed` fixes the order of the images and their augmentation; `set_seed` fixes the net's initial
     weights. On one machine's CPU and number of threads, the same arguments give the same bits.
-
     If the recipe averages weights, the average is tested, and `net` ends with it. Training losses
     include label smoothing, test losses do not. On the sample every epoch takes all images.
 
@@ -66,13 +65,14 @@ def train(
                 for batch, moves in sampler.batches(epoch, generator):
                     optimizer.zero_grad()
                     output = forward(augment(images[batch], moves, recipe, side))
-                    loss = training_loss(output, labels[batch], recipe)
+                    targets = labels[batch]
+                    loss = training_loss(output, targets, recipe)
                     loss.backward()
                     optimizer.step()
                     scheduler.step()
                     average.update()
-                    sampler.update(batch, output, labels[batch])
-                    progress.step(loss, output, labels[batch])
+                    sampler.update(batch, output, targets)
+                    progress.step(loss, output, targets)
             epochs.append(progress.epoch(*evaluate(average.net, data), len(data.test_images)))
             return_freed_memory()
             checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
