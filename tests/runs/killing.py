@@ -144,7 +144,8 @@ def kill_runs(sample, folder):
     recipe = RECIPES[folder.name]
     data = few(sample, 2 * recipe.batch_size)
     if not torch.accelerator.is_available():  # with one, autograd cannot be forked
-        run(data, None, recipe)  # what torch prepares once, for all children
+        # What is imported and prepared on first use, for all children.
+        run(data, folder.with_name(f"{folder.name}-first"), recipe)
 
     def train(name, **death):
         keep = (folder / f"{name}.json").write_text
