@@ -42,8 +42,6 @@ class MNIST:
             images = as_images(getattr(self, f"{part}_images"), f"{part}_images")
             if not len(images):
                 raise ParameterError(f"{part}_images must hold at least one image, got none")
-            if not images.is_meta and images.max() == 1:
-                raise ParameterError(f"{part}_images hold 0 and 1 alone: white must be 255")
             labels = as_labels(getattr(self, f"{part}_labels"), len(images), f"{part}_labels")
             object.__setattr__(self, f"{part}_images", images)
             object.__setattr__(self, f"{part}_labels", labels)

@@ -31,15 +31,14 @@ def train(
 
     `seed` fixes the order of the images and their augmentation; `set_seed` fixes the net's initial
     weights. On one machine's CPU and number of threads, the same arguments give the same bits.
-    If the recipe averages weights, the average is tested, and `net` ends with it. Training losses
-    include label smoothing, test losses do not. On the sample every epoch takes all images.
+    The net's input is what `normalize` returns. If the recipe averages weights, the average is
+    tested, and `net` ends with it. Training losses include label smoothing, test losses do not.
 
     `verbose` prints the assignment's log: the bar to stderr, test lines to stdout. With a `folder`,
     each epoch leaves a checkpoint: a run that was stopped resumes after its last whole epoch, to
     the same bits; `resume=False` trains anew and replaces it. On the CPU, malloc keeps freed memory
-    from now on, in the whole process (`keep_freed_memory`).
-
-    Raises RunError if a loss is not finite, or if `folder` is in use or holds another run.
+    from now on, in the whole process (`keep_freed_memory`). Raises RunError if a loss is not
+    finite, or if `folder` is in use or holds another run.
     """
     recipe, seed = check_arguments(net, data, recipe, seed, resume)
     forward = try_net(net, data, recipe)
@@ -73,7 +72,8 @@ def train(
                     average.update()
                     sampler.update(batch, output, targets)
                     progress.step(loss, output, targets)
-            epochs.append(progress.epoch(*evaluate(average.net, data), len(data.test_images)))
+            loss, correct = evaluate(average.net, data, bounded=True)
+            epochs.append(progress.epoch(loss, correct, len(data.test_images)))
             return_freed_memory()
             checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
     net.load_state_dict(average.net.state_dict())
@@ -185,7 +185,8 @@ class HardExamples:
         unseen = self.losses.isinf().nonzero().squeeze(1)  # (N,)
         if epoch > 1 and len(unseen):
             progress.describe(f"scoring the {len(unseen):,} images not seen yet")
-            self.update(unseen, infer(net, data.train_images[unseen]), data.train_labels[unseen])
+            output = infer(net, data.train_images[unseen], bounded=True)
+            self.update(unseen, output, data.train_labels[unseen])
 
     @torch.no_grad()
     def update(self, batch: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:

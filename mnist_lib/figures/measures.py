@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import torch
 import torch.nn as nn
 
+from .. import evaluation
 from ..augment import MOVES, augment, denormalize, normalize
-from ..base.arrays import as_images
+from ..base.arrays import as_images, as_labels
 from ..base.errors import check
-from ..evaluation import device_of, evaluating, infer, log_probabilities, unwrapped
 from ..recipe import get_recipe
 from .layers import hook_leaves
 
@@ -28,20 +28,25 @@ def feature_maps(net: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]
 
     For a `Views` net, only the inner net's.
     """
-    net = unwrapped(net)
     with _outputs(net) as maps:
-        infer(net, as_images(image)[:1])
+        evaluation.unwrapped(net)(_inputs(net, image)[:1])
     return {name: output[0].cpu() for name, output in maps.items() if output.dim() == 4}
 
 
 @contextlib.contextmanager
 def _outputs(net: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
     """Layer outputs by name, from the last call in the block; the net is in evaluation mode."""
-    maps = {}
-    with evaluating(net), contextlib.ExitStack() as hooks:
+    net, maps = evaluation.unwrapped(net), {}
+    with evaluation.in_mode(net, training=False), contextlib.ExitStack() as hooks:
         for hook in hook_leaves(net, lambda name, _, __, output: maps.update({name: output})):
             hooks.enter_context(hook)
         yield maps
+
+
+def _inputs(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The images as the input of the net inside its wrappers."""
+    images = as_images(images).to(evaluation.device_of(net))
+    return normalize(images, *evaluation.scale_of(net))
 
 
 def effective_receptive_field(net: nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
@@ -50,10 +55,9 @@ def effective_receptive_field(net: nn.Module, layer: str, images: torch.Tensor) 
     The mean absolute gradient over the layer's channels and the uint8 images (N, 28, 28): Luo et
     al., "Understanding the Effective Receptive Field", 2016. For a `Views` net, only the inner net.
     """
-    net = unwrapped(net)
-    inputs = normalize(as_images(images).to(device_of(net))).requires_grad_()
+    inputs = _inputs(net, images).requires_grad_()
     with _outputs(net) as maps, torch.enable_grad():
-        net(inputs)
+        evaluation.unwrapped(net)(inputs)
         check("layer", layer, layer in maps, f"one of {', '.join(maps)}")
         output = maps[layer]
         middle = output[:, :, output.shape[2] // 2, output.shape[3] // 2]
@@ -70,10 +74,11 @@ def saliency(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     The absolute gradient of the most probable digit's log-probability, scaled per image to at most
     1: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2014.
     """
-    images = as_images(images).to(device_of(net))
-    answer = log_probabilities(net, images)
+    images = as_images(images).to(evaluation.device_of(net))
+    logits = evaluation.are_logits(evaluation.scores(net, images))
+    answer = evaluation.log_probabilities(net, logits)
     inputs = normalize(images).requires_grad_()
-    with evaluating(net), torch.enable_grad():
+    with evaluation.in_mode(net, training=False), torch.enable_grad():
         best = answer(inputs).max(dim=1).values.sum()
         slope = torch.autograd.grad(best, inputs)[0].squeeze(1).abs().cpu()
     return slope / slope.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
@@ -97,8 +102,10 @@ def robustness(
     net: nn.Module, images: torch.Tensor, labels: torch.Tensor, kind: str, amounts: list[float]
 ) -> list[float]:
     """Accuracy (%) on uint8 images (N, 28, 28) with labels (N,), at each amount of distortion."""
-    changed = (distort(as_images(images), kind, amount) for amount in amounts)
-    right = (infer(net, images).argmax(dim=1).cpu() == labels.cpu() for images in changed)
+    images = as_images(images)
+    labels = as_labels(labels, len(images)).cpu()
+    changed = (distort(images, kind, amount) for amount in amounts)
+    right = (evaluation.infer(net, images).argmax(dim=1).cpu() == labels for images in changed)
     return [100 * correct.float().mean().item() for correct in right]
 
 
@@ -110,7 +117,7 @@ def calibration(
     Takes labels (N,) and log-probabilities (N, 10); `bins` of equal width.
     """
     confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
-    right = (predictions == labels.cpu()).float()
+    right = (predictions == as_labels(labels, len(predictions)).cpu()).float()
     places = (bins * confidence).long().clamp(max=bins - 1)
     inside = [places == place for place in places.unique()]
     return [

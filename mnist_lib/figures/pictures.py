@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ..augment import augment, denormalize, random_affine
+from ..base.arrays import as_labels
 from ..base.errors import check_whole
 from ..curves import COLORS, axes
 from ..recipe import Recipe
@@ -84,7 +85,8 @@ def plot_confusion(
 ) -> Axes:
     """Confusion matrix of labels and predictions (N,); only mistakes are coloured."""
     ax = ax or axes(5.6)
-    counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
+    true, predicted = (as_labels(answers, len(labels)).cpu() for answers in (labels, predictions))
+    counts = torch.bincount(10 * true + predicted, minlength=100).view(10, 10)
     mistakes = counts.clone().fill_diagonal_(0)
     ax.imshow(mistakes.numpy(), cmap="Reds")
     for true, predicted in counts.nonzero().tolist():
@@ -112,7 +114,7 @@ def plot_mistakes(
     Takes images (N, 28, 28), labels (N,), log-probabilities (N, 10); frames the `marked` indices.
     """
     confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
-    labels = labels.cpu()
+    labels = as_labels(labels, len(predictions)).cpu()
     wrong = torch.nonzero(predictions != labels).flatten()
     wrong = wrong[confidence[wrong].argsort(descending=True)][: columns * rows]
     captions = [f"{labels[i]}→{predictions[i]} {confidence[i]:.0%}" for i in wrong.tolist()]

@@ -11,7 +11,7 @@ import torch.nn as nn
 from ..augment import normalize
 from ..base.errors import RunError
 from ..base.files import as_path, write_file
-from ..evaluation import device_of, evaluating, log_probabilities
+from ..evaluation import are_logits, device_of, in_mode, log_probabilities, scores
 
 
 def export_onnx(net: nn.Module, path: str | os.PathLike) -> Path:
@@ -35,7 +35,7 @@ def export_onnx(net: nn.Module, path: str | os.PathLike) -> Path:
             inputs = (images.to(device_of(net)),)
             torch.onnx.export(program, inputs, aside, verbose=False, **options)
 
-    with evaluating(net):
+    with in_mode(net, training=False):
         write_file(path, export)
     return path
 
@@ -46,7 +46,7 @@ class _WithNormalization(nn.Module):
     def __init__(self, net: nn.Module, images: torch.Tensor):
         super().__init__()
         self.net = net
-        self.forward_net = log_probabilities(net, images)
+        self.forward_net = log_probabilities(net, are_logits(scores(net, images)))
 
     def forward(self, images):
         return self.forward_net(normalize(images))

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable
 
 import torch
@@ -46,17 +47,27 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
     """A function from net's input to log-probabilities, as `log_probabilities` returns.
 
     Tries the net on a training batch first, and raises ParameterError if it cannot learn from it.
+    What it can learn from, but hardly means, is said on stderr.
     """
-    forward = evaluation.log_probabilities(net, data.test_images)
+    tried = data.test_images[: evaluation.TEST_BATCH]
+    answers = evaluation.scores(net, torch.cat([tried, tried]))
+    logits = evaluation.are_logits(answers)
+    if logits and evaluation.are_bounded(answers):
+        print(f"{evaluation.BOUNDED}: they are taken for scores", file=sys.stderr)
+    if not torch.allclose(*answers.split(len(tried)), rtol=1e-3, atol=1e-3):
+        print(
+            "the net's answer is random in evaluation, too, and so are its results: for dropout, "
+            "use nn.Dropout, or F.dropout with training=self.training",
+            file=sys.stderr,
+        )
     size, device = recipe.batch_size, evaluation.device_of(net)
     inputs = normalize(data.train_images[: min(size, evaluation.TEST_BATCH)].to(device))
     inputs = middle(inputs, evaluation.crop_of(net))  # as in training
     counts = (recipe.epoch_images(e, len(data.train_images)) for e in (1, min(2, recipe.epochs)))
     single = any(count % size == 1 % size for count in counts)
-    before, was_training = copy.deepcopy(net.state_dict()), net.training
+    before = copy.deepcopy(net.state_dict())
     try:
-        with torch.random.fork_rng(devices=[]):
-            net.train()
+        with evaluation.in_mode(net, training=True):
             output = evaluation.checked_output(net, inputs, "in training ")
             if single:
                 net(inputs[:1])
@@ -69,18 +80,17 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
         ) from None
     finally:
         net.load_state_dict(before)
-        net.train(was_training)
     if not output.requires_grad:
         raise ParameterError(
             "the net's output depends on no parameter that is trained: keep requires_grad on, and "
             "no_grad and detach out of its forward"
         )
-    if evaluation.are_logits(output.detach()) != (forward is not net):
+    if evaluation.are_logits(output.detach()) != logits:
         raise ParameterError(
             "the net returns log-probabilities in one of training and evaluation, and scores in "
             "the other: return the same in both"
         )
-    return forward
+    return evaluation.log_probabilities(net, logits)
 
 
 def check_same_net(net: nn.Module, data: MNIST, epochs: list[Epoch]) -> None:
@@ -91,7 +101,7 @@ def check_same_net(net: nn.Module, data: MNIST, epochs: list[Epoch]) -> None:
     if not epochs:
         return
     last = epochs[-1]
-    _, correct = evaluation.evaluate(net, data)
+    _, correct = evaluation.evaluate(net, data, bounded=True)
     # Rounding on another machine may change a few answers.
     if abs(correct - last.correct) > 2 + len(data.test_images) / 200:
         raise RunError(
