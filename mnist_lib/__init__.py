@@ -9,7 +9,7 @@ from .base import __version__
 from .base.errors import DataError, MnistLibError, ParameterError, RunError, check_flags
 from .base.machine import environment, pick_device
 from .base.tables import Table
-from .augment import augment, normalize, random_affine
+from .augment import Rescaled, augment, normalize, random_affine
 from .data import MNIST, load_mnist
 from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, set_seed
 from .recipe import RECIPES, Recipe, get_recipe, make_net, recipe_table

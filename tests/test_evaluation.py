@@ -9,8 +9,18 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import mnist_lib
-from mnist_lib import Net, ParameterError, RunError, evaluate, get_recipe, infer, predict, train
-from mnist_lib.augment import Rescaled, Views
+from mnist_lib import (
+    Net,
+    ParameterError,
+    Rescaled,
+    RunError,
+    evaluate,
+    get_recipe,
+    infer,
+    predict,
+    train,
+)
+from mnist_lib.augment import Views
 from mnist_lib.evaluation import scale_of, unwrapped
 
 ASSIGNMENT = get_recipe("assignment")

@@ -5,8 +5,7 @@ import shutil
 import pytest
 import torch
 
-from mnist_lib import ParameterError, infer, pretrained, set_seed
-from mnist_lib.augment import Rescaled
+from mnist_lib import ParameterError, Rescaled, infer, pretrained, set_seed
 from mnist_lib.digits import drawing
 from mnist_lib.net import LEAN, WIDTHS, FastNet, LeanNet, Net, SmallNet, SprintNet
 

@@ -9,8 +9,7 @@ import torch
 import torch.nn as nn
 
 import mnist_lib
-from mnist_lib import FastNet, Net, ParameterError, RunError, SprintNet, get_recipe, train
-from mnist_lib.augment import Rescaled
+from mnist_lib import FastNet, Net, ParameterError, Rescaled, RunError, SprintNet, get_recipe, train
 from mnist_lib.base.files import append_line, write_file
 from mnist_lib.history import load_history, save_history
 from mnist_lib.runs.folder import PRETRAINED, load_weights, pretrained, run_folder, save_run
