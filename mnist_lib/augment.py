@@ -114,8 +114,9 @@ class Rescaled(nn.Module):
 
     def __init__(self, net: nn.Module, mean: float, std: float):
         super().__init__()
-        nested = any(isinstance(part, Rescaled) for part in net.modules())
-        check("net", net, not nested, "a net that is not in Rescaled yet")
+        parts = net.modules() if isinstance(net, nn.Module) else [self]
+        bare = not any(isinstance(part, Rescaled) for part in parts)
+        check("net", net, bare, "a torch.nn.Module, and not in Rescaled yet")
         check("mean", mean, is_finite(mean), "a number, of pixels from 0 to 1")
         check("std", std, is_finite(std) and std != 0, "a number other than 0")
         self.module, self.mean, self.std = net, mean, std

@@ -77,6 +77,7 @@ def test_images_whose_meaning_is_certain_are_taken(given):
         (IMAGES.double(), r"float64, \(3, 28, 28\); pixels, .* by \(images\).round"),
         (IMAGES.int() - 1, r"int32, \(3, 28, 28\); pixels, before any normalization"),
         (IMAGES.int() + 1, r"int32, \(3, 28, 28\); pixels, before any normalization"),
+        (IMAGES / 127.5 - 1, r"float32, \(3, 28, 28\); pixels, before any normalization"),
         (IMAGES * torch.nan, r"float32, \(3, 28, 28\); pixels, before any normalization"),
         (torch.zeros(3, 32, 32, dtype=torch.uint8), r"uint8, \(3, 32, 32\)"),
         (torch.zeros(3, 3, 28, 28, dtype=torch.uint8), r"uint8, \(3, 3, 28, 28\)"),

@@ -166,7 +166,8 @@ def test_a_net_of_another_scale_gets_its_own(part, mean, std):
     [
         ((Own(), (0.5,), 0.5), r"mean must be a number, .* got \(0.5,\)"),
         ((Own(), 0.5, 0), "std must be a number other than 0, got 0"),
-        ((Rescaled(Own(), 0.5, 0.5), 0, 1), "net must be a net that is not in Rescaled yet"),
+        ((Rescaled(Own(), 0.5, 0.5), 0, 1), "net must be a torch.nn.Module, and not in Rescaled"),
+        ((Own, 0.5, 0.5), "net must be a torch.nn.Module, .* got <class"),
     ],
 )
 def test_scales_that_are_none(arguments, message):

@@ -16,10 +16,13 @@ def as_images(images, name: str = "images") -> torch.Tensor:
     low, high = _range(tensor) if square and tensor.shape[1:-2] in ((), (1,)) else (-1, -1)
     if 0 <= low <= high <= 255 and high != 1 and _is_whole(tensor):
         return tensor.to(torch.uint8).reshape(-1, 28, 28)
-    pixels = "images, from 0 to 1," if 0 < high <= 1 else "pixels, before any normalization,"
+    pixels, factor = "pixels, before any normalization,", ""
+    if 0 <= low and 0 < high <= 1:
+        pixels, factor = "images, from 0 to 1,", "255 * "
+    end = ".astype('uint8')" if isinstance(images, numpy.ndarray) else ".byte()"
     raise ParameterError(
         f"{name} must be uint8, (N, 28, 28), black 0 and white 255, got {_describe(images)}; "
-        f"{pixels} become bytes by ({'255 * ' if 0 < high <= 1 else ''}images).round().byte()"
+        f"{pixels} become bytes by ({factor}images).round(){end}"
     )
 
 
