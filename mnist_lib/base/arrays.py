@@ -17,7 +17,7 @@ def as_images(images, name: str = "images") -> torch.Tensor:
     if 0 <= low <= high <= 255 and high != 1 and _is_whole(tensor):
         return tensor.to(torch.uint8).reshape(-1, 28, 28)
     pixels, factor = "pixels, before any normalization,", ""
-    if 0 <= low and 0 < high <= 1:
+    if low >= 0 and 0 < high <= 1:
         pixels, factor = "images, from 0 to 1,", "255 * "
     end = ".astype('uint8')" if isinstance(images, numpy.ndarray) else ".byte()"
     raise ParameterError(
