@@ -2,7 +2,6 @@
 
 import contextlib
 import pkgutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -111,7 +110,7 @@ def on_cluster(scheduler: str) -> Iterator[Callable[[Job], Future]]:
         try:
             found = client.run(*ask, on_error="return") | {scheduler: client.run_on_scheduler(*ask)}
             if len(found) == 1:
-                print(f"{scheduler} has no workers yet: waiting for one", file=sys.stderr)
+                print(f"{scheduler} has no workers yet: waiting for one", flush=True)
                 found["its first worker"] = client.submit(*ask, pure=False).result()
         except Exception as error:  # an import can raise anything
             found = {scheduler: error}
@@ -120,10 +119,7 @@ def on_cluster(scheduler: str) -> Iterator[Callable[[Job], Future]]:
                 need = f"mnist_lib {__version__}, as this machine has, for scheduler and workers"
                 raise RunError(f"install {need}: an import at {where} gave {version!r}")
         pool = client.get_executor(pure=False)
-        try:
-            yield lambda job: pool.submit(_run_on_worker, job)
-        finally:
-            pool.shutdown(wait=False)
+        yield lambda job: pool.submit(_run_on_worker, job)
 
 
 def _run(job: Job) -> History:

@@ -69,17 +69,14 @@ def study(
     for key in done.keys() & wanted.keys():  # a study may have been killed after a run's line
         if wanted[key].folder:
             shutil.rmtree(wanted[key].folder, ignore_errors=True)
-    with contextlib.suppress(OSError, RunError):  # other runs are under way, or other files in it
-        if unfinished.is_dir():
-            with lock(unfinished, PATIENCE), contextlib.suppress(PermissionError):  # on Windows
-                (unfinished / LOCK).unlink()
-            unfinished.rmdir()
+    with contextlib.suppress(OSError):  # other runs are under way, or other files are in it
+        (unfinished / LOCK).unlink(missing_ok=True)
+        unfinished.rmdir()
     return [done[key] for key in wanted]
 
 
 def _study_file(file: str | os.PathLike) -> Path:
     file = as_path("file", file)
-    check("file", str(file), bool(file.name), "the name of a file")
     if file.is_dir():
         raise ParameterError(f"{file} is a folder: name a file, such as {file / 'seeds.jsonl'}")
     return file if file.suffix == ".jsonl" else file.with_name(f"{file.name}.jsonl")
