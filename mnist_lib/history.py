@@ -2,11 +2,12 @@
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .base.errors import DataError, ParameterError, check, is_finite, is_whole, plain, shorten
-from .base.files import HISTORY, as_path, cut_short, read_text, write_file
+from .base.files import BLANK, HISTORY, as_path, cut_short, print_once, read_text, write_file
 from .base.tables import Table
 from .data import FULL_TEST_SET, FULL_TRAINING_SET, TITLES
 from .recipe import Recipe
@@ -204,12 +205,21 @@ def load_history(path: str | os.PathLike) -> History:
 
 
 def load_study(path: str | os.PathLike) -> list[History]:
-    """Read a study's file, one run per line. A last line that was cut short is skipped."""
-    path = as_path("path", path)
+    """Read a study's runs, a line each; skips blank or repeated lines and a last one cut short."""
+    path, runs, skipped = as_path("path", path), {}, []
     *lines, last = read_text(path).split("\n")
-    if last.strip() and not cut_short(last):
+    if last and not cut_short(last):
         lines.append(last)
-    return [History.from_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+    for number, line in enumerate(lines, 1):
+        if line := line.strip(BLANK):
+            run = History.from_json(line, f"{path}, line {number}")
+            record = run.record | {"memory": None if "seed" in run.record else number}
+            if runs.setdefault(repr((run.source, run.images, record)), run) is run:
+                continue
+        skipped.append(f"line {number} ({'a run of an earlier line' if line else 'blank'})")
+    if skipped:
+        print_once(f"{path}, {len(skipped)} skipped: {', '.join(skipped[:5])}", file=sys.stderr)
+    return list(runs.values())
 
 
 def describe(history: History) -> str:

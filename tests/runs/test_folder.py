@@ -1,6 +1,7 @@
 """A run's folder has whole files or none; what cannot be read is refused in one sentence."""
 
 import dataclasses
+import errno
 import shutil
 import statistics
 
@@ -131,6 +132,18 @@ def test_write_that_fails_leaves_what_was_there(tmp_path, sample):
         run_folder(path / "run", ASSIGNMENT, 0, sample)
     with pytest.raises(RunError, match=r"file/study\.jsonl cannot be written"):
         append_line(path / "study.jsonl", "line\n")
+
+
+@pytest.mark.parametrize("name", ["ENOLCK", "EOPNOTSUPP", "EINVAL"])
+def test_what_a_file_system_lacks_is_said_once(tmp_path, capsys, monkeypatch, name):
+    def fail(*args):
+        raise OSError(getattr(errno, name), "")
+
+    for call in ("fcntl.flock", "os.fsync"):
+        monkeypatch.setattr(call, fail)
+    assert save_run(tmp_path, HISTORY, Net()) == save_run(tmp_path, HISTORY, Net())
+    said = capsys.readouterr().err
+    assert said.count(f"{tmp_path} has no locks: take") == said.count("cannot be flushed") == 1
 
 
 def test_default_folder_tells_runs_apart(sample, monkeypatch, tmp_path):
