@@ -18,7 +18,7 @@ from ..evaluation import call_net, check_net, crop_of, unwrapped
 # Layers in which each output sees one pixel. By convention, normalisation counts as such.
 _POINTWISE = (_BatchNorm, _DropoutNd, nn.GroupNorm, nn.LayerNorm, nn.Identity, nn.Flatten)
 _POINTWISE_FILES = (nn.ReLU.__module__, nn.ZeroPad2d.__module__)  # activations and paddings
-_WHOLE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Linear, nn.PixelUnshuffle)
+_TILES = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Linear, nn.PixelUnshuffle)
 # Receptive fields as the assignment's table prints them, from conv1 to conv7.
 PRINTED = (3, 3, 5, 5, 10, 12, 12, 14, 14, 28, 30, 30, 32, 32)
 MORE_PATHS = "the data takes more than one path; a layer table needs a single path"
@@ -83,7 +83,7 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     Follows `rf += (k - 1) * jump; jump *= stride` (Araujo, Norris and Sim, "Computing Receptive
     Fields of Convolutional Neural Networks", Distill 2019), with k = 1 + dilation * (kernel - 1),
     on a copy of `net` in evaluation mode. Activations may be functions, but pooling must be a
-    module. A layer called twice gets two rows, with its parameters in the first.
+    module, unless a linear layer follows. A layer called twice has its parameters in the first row.
     """
     check_net(net)
     trace, side = _Trace(), crop_of(net, input_shape[-1])
@@ -92,7 +92,7 @@ def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
         hook_leaves(net, trace.leave)
         for parameter in net.parameters():
             parameter.fill_(torch.nan)  # it shows if one is used outside its layer
-    except (RuntimeError, TypeError) as error:  # such as: pruned, scripted
+    except (RuntimeError, TypeError) as error:  # from computed weights, or torch.jit
         raise ParameterError(f"net cannot be copied and hooked: {error}") from error
     start = max(0, (input_shape[-1] - side) // 2)
     image = next(net.parameters()).new_zeros((2 * BITS, *input_shape))
@@ -164,7 +164,7 @@ class _Trace:
 
 
 def _marks(*shape: int) -> torch.Tensor:
-    """The first place in a shape, the last, and everywhere: bool (BITS, *)."""
+    """Marked: the first place of a shape, the last, then BITS - 2 times all; bool (BITS, *)."""
     places = torch.ones(BITS, torch.Size(shape).numel(), dtype=torch.bool)
     places[0, 1:] = places[1, :-1] = False
     return places.view(BITS, *shape)
@@ -183,7 +183,7 @@ def _kernel_and_stride(name: str, module: nn.Module, before: tuple, after: tuple
         dilation = side("dilation", getattr(module, "dilation", 1))
         kernel = 1 + dilation * (side("kernel_size", module.kernel_size) - 1)
         return kernel, side("stride", module.stride)
-    if isinstance(module, _WHOLE):
+    if isinstance(module, _TILES):
         old, new = side("spatial input", before), side("spatial output", after)
         if old % new:
             raise ParameterError(f"layer {name!r} pools {old} pixels to {new}, not evenly")

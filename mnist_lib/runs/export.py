@@ -42,7 +42,7 @@ def export_onnx(net: nn.Module, path: str | os.PathLike) -> Path:
                 raise ValueError(f"{count} digits get other scores than from torch")
     except Exception as error:  # torch and onnxruntime raise many kinds
         reason = str(error.__cause__ or error).partition("\n")[0]
-        causes = "such as a fixed batch, from len(x), a branch on data, bfloat16 or torch.jit"
+        causes = "a fixed batch, from len(x), a branch on data, bfloat16 or torch.jit inside?"
         raise ParameterError(f"net cannot be exported to ONNX ({causes}): {reason}") from error
     write_file(path, lambda aside: program.save(aside, external_data=False))
     return path
