@@ -11,8 +11,8 @@ from .prepare import predict
 def main() -> None:
     parser = argparse.ArgumentParser(prog="mnist_lib.digits", description=__doc__)
     parser.add_argument("pictures", nargs="+", help="image files (PNG, JPEG, ...), one digit each")
-    recipes = trained_recipes()
-    parser.add_argument("--weights", default="steady", choices=recipes, help="their recipe")
+    names = f"{', '.join(trained_recipes())}, or the folder of a run"
+    parser.add_argument("--weights", default="steady", help=f"of {names}; by default steady")
     failed = False
     with exit_in_a_sentence(parser.prog):
         args = parser.parse_intermixed_args()

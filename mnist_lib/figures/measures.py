@@ -38,7 +38,7 @@ def _outputs(net: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
     """Layer outputs by name, from the last call in the block; the net is in evaluation mode."""
     net, maps = evaluation.unwrapped(net), {}
     with evaluation.in_mode(net, training=False), contextlib.ExitStack() as hooks:
-        for hook in hook_leaves(net, lambda name, _, __, output: maps.update({name: output})):
+        for hook in hook_leaves(net, lambda name, *call: maps.update({name: call[-1]})):
             hooks.enter_context(hook)
         yield maps
 
