@@ -232,11 +232,10 @@ def test_a_reader_that_has_gone_is_one_sentence(path, command, monkeypatch):
     path.write_text(finished(3).to_json())
     reader, writer = os.pipe()
     os.close(reader)
-    with contextlib.suppress(BrokenPipeError), open(writer, "w", buffering=1) as out:
-        monkeypatch.setattr(sys, "stdout", out)
-        with pytest.raises(SystemExit, match=r"mnist_lib\.study: stopped; the same command"):
-            command(path, "--seeds", "3", "--set", "epochs=1")
-        assert sys.stdout is None
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w", buffering=1))
+    with pytest.raises(SystemExit, match=r"mnist_lib\.study: stopped; the same command"):
+        command(path, "--seeds", "3", "--set", "epochs=1")
+    assert sys.stdout is None
 
 
 @pytest.mark.usefixtures("at_once")
