@@ -77,7 +77,8 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
                 raise RunError(f"{folder} holds a run of another {name}: choose another folder")
     # Copies, since safetensors refuses tensors that share memory.
     tensors = unwrapped(net).state_dict().items()
-    content = save({name: part.clone().contiguous() for name, part in tensors}, _input_of(net))
+    weights = {name: part.clone().contiguous() for name, part in tensors}
+    content = save(weights, {"crop": _view_of(net)})
     with lock(folder):
         save_history(folder / HISTORY, history)
         write_file(folder / WEIGHTS, lambda path: path.write_bytes(content))
@@ -99,12 +100,10 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     content = read_bytes(path)
     by_torch = content.startswith((b"PK", b"\x80"))  # a zip file, or torch's older pickles
     weights, metadata = (_parse_torch if by_torch else _parse_safetensors)(path, content)
-    ours = _input_of(whole)
-    theirs = {name: metadata[name] for name in ("crop", "scale") if name in metadata}
-    if theirs and theirs != ours:
-        there, here = (" and ".join(map(" ".join, each.items())) for each in (theirs, ours))
+    crop, own_crop = metadata.get("crop"), _view_of(whole)
+    if crop not in (None, own_crop):
         raise RunError(
-            f"{path} holds the weights of a net of {there}, and this one is of {here}: make it by "
+            f"{path} holds weights for crop {crop}, and this net has crop {own_crop}: make it with "
             "make_net and the run's recipe, and put it into Rescaled if there is a scale"
         )
     own = net.state_dict()
@@ -122,11 +121,10 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     return whole
 
 
-def _input_of(net: nn.Module) -> dict[str, str]:
-    """What a net's input is: the metadata of its weights, whose shapes do not tell."""
-    mean, std = scale_of(net)
-    scale = {} if (mean, std) == (MEAN, STD) else {"scale": f"{mean}, {std}"}
-    return {"crop": str(crop_of(net))} | scale
+def _view_of(net: nn.Module) -> str:
+    """What a net sees, which the shapes of its weights do not tell: its crop, and another scale."""
+    scale = scale_of(net)
+    return str(crop_of(net)) if scale == (MEAN, STD) else f"{crop_of(net)}, scale {scale}"
 
 
 def _describe(tensor: torch.Tensor) -> str:

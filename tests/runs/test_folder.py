@@ -45,7 +45,9 @@ def test_run_reads_back(tmp_path):
 def test_weights_know_their_crop(tmp_path, saved, crop, other, looks_at):
     save_run(tmp_path, HISTORY, saved)
     load_weights(saved, tmp_path)
-    with pytest.raises(RunError, match=f"of crop {crop}, and this one is of crop {looks_at}: make"):
+    with pytest.raises(
+        RunError, match=f"for crop {crop}, and this net has crop {looks_at}: make it"
+    ):
         load_weights(other, tmp_path)
 
 
@@ -180,7 +182,7 @@ def test_a_wrapped_net_saves_and_takes_what_is_inside(tmp_path, wrap):
             assert load_weights(again, path) is again
             weights = dict(again.named_parameters()).values()
             assert all(torch.equal(a, b) for a, b in zip(weights, net.parameters(), strict=True))
-    with pytest.raises(RunError, match="of crop 24, and this"):
+    with pytest.raises(RunError, match="for crop 24, and"):
         load_weights(wrap(FastNet(28)), tmp_path)
 
 
@@ -189,10 +191,10 @@ def test_weights_know_their_scale(tmp_path):
     save_run(tmp_path, HISTORY, net)
     load_weights(Rescaled(Net(), 0.5, 0.5), tmp_path)
     for other in (Net(), Rescaled(Net(), 0, 1)):
-        with pytest.raises(RunError, match=r"and scale 0\.5, 0\.5, and this one is of crop"):
+        with pytest.raises(RunError, match=r"for crop 28, scale \(0\.5, 0\.5\), and"):
             load_weights(other, tmp_path)
         save_run(tmp_path / "other", HISTORY, other)
-        with pytest.raises(RunError, match=r"is of crop 28 and scale 0\.5, 0\.5: make it by"):
+        with pytest.raises(RunError, match=r"has crop 28, scale \(0\.5, 0\.5\): make"):
             load_weights(net, tmp_path / "other")
 
 
