@@ -63,12 +63,10 @@ class MNIST:
         """
         check_whole("fold", fold, least=0, most=FOLDS - 1)
         images, labels = self.train_images, self.train_labels
-        if len(images) < FOLDS:
-            raise ParameterError(
-                f"hold_out needs at least {FOLDS} training images, got {len(images)}"
-            )
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        test = torch.zeros(len(images), dtype=torch.bool)
+        count = len(images)
+        check("the number of training images", count, count >= FOLDS, f"at least {FOLDS}")
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        test = torch.zeros(count, dtype=torch.bool)
         test[order[fold::FOLDS]] = True
         return MNIST(images[~test], labels[~test], images[test], labels[test], source="validation")
 
@@ -79,11 +77,9 @@ class MNIST:
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raise ParameterError if a batch is larger than the training set."""
-        if batch_size > len(self.train_images):
-            raise ParameterError(
-                f"batch_size is {batch_size}, but there are only {len(self.train_images)} "
-                "training images"
-            )
+        count = len(self.train_images)
+        most = f"at most {count}, the number of training images"
+        check("batch_size", batch_size, batch_size <= count, most)
 
     @property
     def digest(self) -> str:

@@ -78,11 +78,9 @@ class History:
         for number, epoch in enumerate(self.epochs, 1):
             if epoch.epoch != number:
                 raise DataError(f"epoch {number} of a history is numbered {epoch.epoch}")
-            if epoch.images != self.epochs[0].images:
-                raise DataError(
-                    f"epoch {number} was tested on {epoch.images} images, "
-                    f"epoch 1 on {self.epochs[0].images}"
-                )
+            if epoch.images != self.images:
+                tested = f"tested on {epoch.images} images, epoch 1 on {self.images}"
+                raise DataError(f"epoch {number} was {tested}")
 
     def __iter__(self):
         return iter(self.epochs)
@@ -157,17 +155,13 @@ class History:
             source, images = str(record.pop("source")), record.pop("images")
             names = COLUMNS if COLUMNS[-1] in record else COLUMNS[:-1]
             columns = [record.pop(name) for name in names]
-            epochs = tuple(
-                Epoch(number, images, *values)
-                for number, values in enumerate(zip(*columns, strict=True), 1)
-            )
+            rows = enumerate(zip(*columns, strict=True), 1)
+            epochs = tuple(Epoch(number, images, *values) for number, values in rows)
             return cls(epochs, source, record)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             hint = "; load_study reads a study" if "Extra data" in str(error) else ""
-            raise DataError(
-                f"{name} is not a history written by mnist_lib: {reason}{hint}"
-            ) from None
+            raise DataError(f"{name} is not a history of mnist_lib: {reason}{hint}") from None
 
 
 def _as_json(value):

@@ -82,11 +82,9 @@ class Progress:
 
     def _check(self, loss: float, batch_id: int, what: str) -> None:
         if not math.isfinite(loss):
-            raise RunError(
-                f"training diverged in epoch {self.number}, batch_id {batch_id}, of recipe "
-                f"{self.recipe.name!r}: the {what} is {loss}; try a learning_rate below "
-                f"{self.recipe.learning_rate}"
-            )
+            where = f"epoch {self.number}, batch_id {batch_id}, of recipe {self.recipe.name!r}"
+            advice = f"try a learning_rate below {self.recipe.learning_rate}"
+            raise RunError(f"training diverged in {where}: the {what} is {loss}; {advice}")
 
 
 def train_line(epoch: Epoch) -> str:
@@ -97,10 +95,8 @@ def train_line(epoch: Epoch) -> str:
 
 def test_line(epoch: Epoch) -> str:
     """An epoch's test line, in the assignment's format."""
-    return (
-        f"Test set: Average loss: {epoch.test_loss:.4f}, "
-        f"Accuracy: {epoch.correct}/{epoch.images} ({epoch.accuracy:.4f}%)"
-    )
+    accuracy = f"Accuracy: {epoch.correct}/{epoch.images} ({epoch.accuracy:.4f}%)"
+    return f"Test set: Average loss: {epoch.test_loss:.4f}, {accuracy}"
 
 
 def format_log(history: History) -> str:
@@ -118,6 +114,7 @@ def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path | None, verbos
         print(f"{done}; going on from epoch {len(epochs) + 1}", file=sys.stderr)
     else:
         print(f"{done}: it is finished, and not trained again", file=sys.stderr)
+
     for epoch in epochs:
         print(train_line(epoch), file=sys.stderr, flush=True)
         print(test_line(epoch), flush=True)

@@ -132,9 +132,7 @@ class Checkpoints:
         if damaged:
             raise RunError(f"{'; '.join(damaged)}; none is intact: remove {self.folder}, {ANEW}")
         if (self.folder / HISTORY).exists():
-            raise RunError(
-                f"{self.folder} holds the history of a run but no checkpoint to go on from: {OTHER}"
-            )
+            raise RunError(f"{self.folder} has a history but no checkpoint to go on from: {OTHER}")
         return []
 
     def _check_same_run(self, saved: dict) -> None:
@@ -160,9 +158,8 @@ class Checkpoints:
                 module.set_rng_state(states[self.device.type], *self._which)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
-            raise RunError(
-                f"{path} does not fit this run's net and optimiser ({reason}): {OTHER}"
-            ) from None
+            misfit = f"{path} does not fit this run's net and optimiser ({reason})"
+            raise RunError(f"{misfit}: {OTHER}") from None
 
     def _resumed(self, record: dict) -> dict:
         """The saved record, with a note if the run resumes in another environment."""
@@ -212,10 +209,8 @@ def _read(path: Path) -> tuple[History, dict]:
         values = torch.load(io.BytesIO(content[:-size]), map_location="cpu", weights_only=True)
         if values["format"] == FORMAT:
             return History.from_json(values["history"], name=str(path)), values
-        written = f"{values['mnist_lib']} in checkpoint format {values['format']}"
+        written = f"mnist_lib {values['mnist_lib']} in format {values['format']}"
     except Exception as error:  # a pickle can raise anything
         raise _Damaged(f"no checkpoint of this library: {str(error).partition('. ')[0]}") from None
-    raise RunError(
-        f"{path} was written by mnist_lib {written}, and mnist_lib {__version__} reads format "
-        f"{FORMAT}: finish the run with that version, {ANEW}"
-    )
+    read = f"mnist_lib {__version__} reads format {FORMAT}"
+    raise RunError(f"{path} is by {written}, and {read}: finish it with that version, {ANEW}")
