@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from .history import TARGET, History, describe
 
-Runs = dict[str, History]  # by the name that a legend gives them
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#B34700", "#007A5A", "#8A4F7D")
 THIS, GREY = COLORS[0], "0.4"
 DOTTED = {"color": "black", "linestyle": ":", "linewidth": 1.2}
+Runs = dict[str, History]  # by the name that a legend gives them
 
 
 def axes(height: float = 3.8) -> Axes:

@@ -94,7 +94,8 @@ def are_logits(output: torch.Tensor) -> bool:
     if len(together) > 1 and not (logs or shares) and any(_sums_to_one(together, 0)):
         raise ParameterError("the net's softmax is over the images, dim=0: take it over dim=1")
     if shares:
-        raise ParameterError("the net returns probabilities: return log_softmax(x, 1) or scores")
+        advice = "return log_softmax(x, dim=1) or the scores themselves"
+        raise ParameterError(f"the net returns probabilities: {advice}")
     return not logs
 
 

@@ -112,7 +112,6 @@ def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path | None, verbos
         print(f"{done}; going on from epoch {len(epochs) + 1}", file=sys.stderr)
     else:
         print(f"{done}: it is finished, and not trained again", file=sys.stderr)
-
     for epoch in epochs:
         print(train_line(epoch), file=sys.stderr, flush=True)
         print(test_line(epoch), flush=True)

@@ -49,7 +49,6 @@ class Recipe:
     nesterov: bool = _field(FLAG, "momentum that looks ahead", False)
     weight_decay: float = _field(NOT_NEGATIVE, "L2 penalty: pulls weights towards zero", 0.0)
     schedule: str = _field(SHAPE, "up, then down to almost nothing: the end is steady", "constant")
-
     warm_up: float = _field(BELOW_ONE, "share of all steps up to the peak", 0.0)
     rotation: float = _field(NOT_NEGATIVE, "degrees either way: a turned digit is the same", 0.0)
     shift: float = _field(NOT_NEGATIVE, "pixels either way, along both axes", 0.0)

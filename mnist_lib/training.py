@@ -84,7 +84,8 @@ def train(
 def training_loss(output: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """Mean cross-entropy (nats, a scalar) of log-probabilities (N, 10) and labels (N,).
 
-    With label smoothing s: 1 - s of the label plus s / 10 of each class (Szegedy et al. 2016).
+    With label smoothing s the target is 1 - s of the label plus s / 10 of each class (Szegedy et
+    al. 2016).
     """
     loss = F.nll_loss(output, targets)
     if not recipe.label_smoothing:

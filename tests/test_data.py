@@ -188,7 +188,7 @@ def test_hold_out_parts_the_training_images(sample):
     assert (part.source, part.title) == ("validation", "a VALIDATION split")
     assert "a VALIDATION split: 2,200 training" in str(part)
     assert len(sample.take(12).hold_out(11).test_images) == 1
-    with pytest.raises(ParameterError, match="training images must be .* at least 12, got 11"):
+    with pytest.raises(ParameterError, match=r"training images must be .* at least 12, got 11"):
         sample.take(11).hold_out(0)
 
 

@@ -60,7 +60,6 @@ def _as_tensor(values) -> torch.Tensor | None:
 
 def type_and_shape(values) -> str:
     """As in `float32, (5, 10)`; for what is not a tensor or array, its class, as in `a tuple`."""
-
     if isinstance(values, torch.Tensor | numpy.ndarray):
         return f"{str(values.dtype).removeprefix('torch.')}, {tuple(values.shape)}"
     return f"a {type(values).__name__}"

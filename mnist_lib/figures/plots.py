@@ -99,13 +99,11 @@ def plot_calibration(
 
 
 def plot_robustness(
-    curves: dict[str, dict[str, list[float]]],
-    amounts: dict[str, list[float]],
-    units: dict[str, str],
+    kinds: dict[str, dict[str, list[float]]], amounts: dict[str, list[float]], units: dict[str, str]
 ) -> Figure:
     """Test accuracy (%) by amount of distortion: a panel per kind, a line per net."""
     figure, panels = plt.subplots(2, 2, figsize=(8, 6), layout="constrained", sharey=True)
-    for ax, (kind, lines) in zip(panels.flat, curves.items(), strict=True):
+    for ax, (kind, lines) in zip(panels.flat, kinds.items(), strict=True):
         for (name, accuracy), color in zip(lines.items(), itertools.cycle(COLORS)):
             ax.plot(amounts[kind], accuracy, ".-", color=color, label=name)
         ax.set(xlabel=f"{kind}: {units[kind]}", ylabel="test accuracy (%)")

@@ -165,7 +165,6 @@ def _parse_safetensors(path: Path, content: bytes) -> tuple[dict, dict]:
     except SafetensorError as error:
         advice = "name a weights.safetensors or .pt, or the folder of a run"
         raise RunError(f"{path} is no whole safetensors file ({error}): {advice}") from None
-
     # The file starts with the length of its JSON header, in 8 bytes, and the header.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return weights, header.get("__metadata__", {})

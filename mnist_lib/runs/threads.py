@@ -28,7 +28,8 @@ def choose_threads(
 
     `threads` or the environment variable OMP_NUM_THREADS pins it. A run that continues in `folder`
     keeps its number if there are as many cores, since its bits depend on it. Otherwise, on the CPU,
-    steps are timed with one thread and one per core: waiting threads spin, so more can be slower.
+    training steps are timed with one thread and with one per core: threads wait for each other by
+    spinning, so on busy cores more can be slower.
     """
     check_threads(threads)
     cores = joblib.cpu_count()  # of this process: by its affinity and its container's share
