@@ -14,7 +14,7 @@ from .data import MNIST, load_mnist
 from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, set_seed
 from .recipe import RECIPES, Recipe, get_recipe, make_net, recipe_table
 from .evaluation import count_parameters, evaluate, infer
-from .history import Epoch, History, describe, epochs_table, load_history, load_study
+from .history import Epoch, History, describe, epochs_table, load_history, load_study, summary
 from .log import format_log
 from .runs.export import export_onnx
 from .runs.folder import load_weights, pretrained, run_folder, save_run
@@ -26,4 +26,3 @@ from .grade.verdict import Claim, Verdict, findings, luck_table, verdict
 from .grade.comparison import check_run
 from .figures.layers import Layer, LayerTable, layer_table
 from .digits.prepare import Prediction, predict, prepare
-from .study.summary import summary

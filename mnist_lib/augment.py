@@ -11,6 +11,7 @@ import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch import Tensor
 
 from .base.arrays import as_images
 from .base.errors import check, is_finite
@@ -19,26 +20,26 @@ MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0
 MOVES = ("rotation", "scale", "right", "down")  # the columns of random_affine
 
 
-def normalize(images: torch.Tensor, mean: float = MEAN, std: float = STD) -> torch.Tensor:
+def normalize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
     """uint8 images (N, 28, 28) to the net's input: float32 (N, 1, 28, 28), mean 0, sd 1.
 
     The same as torchvision's ToTensor and Normalize((0.1307,), (0.3081,)).
     """
-    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.dim() != 3:
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 3:
         images = as_images(images)
     return _standardize(images, mean, std)
 
 
-def denormalize(inputs: torch.Tensor) -> torch.Tensor:
+def denormalize(inputs: Tensor) -> Tensor:
     """The inverse of `normalize`, rounded: float32 (N, 1, H, W) to uint8 (N, H, W)."""
     return (255 * (STD * inputs.squeeze(1) + MEAN)).round().clamp(0, 255).to(torch.uint8)
 
 
-def _standardize(images: torch.Tensor, mean: float = MEAN, std: float = STD) -> torch.Tensor:
+def _standardize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
     return images.unsqueeze(1).float().div_(255).sub_(mean).div_(std)
 
 
-def random_affine(count: int, recipe, generator: torch.Generator) -> torch.Tensor:
+def random_affine(count: int, recipe, generator: torch.Generator) -> Tensor:
     """Random moves for `augment`: uniform in -1..1, (count, 4), a column for each of MOVES.
 
     A recipe that does not augment draws nothing: (count, 0).
@@ -47,9 +48,7 @@ def random_affine(count: int, recipe, generator: torch.Generator) -> torch.Tenso
     return 2 * torch.rand(count, columns, generator=generator) - 1
 
 
-def augment(
-    images: torch.Tensor, moves: torch.Tensor, recipe, side: int | None = None
-) -> torch.Tensor:
+def augment(images: Tensor, moves: Tensor, recipe, side: int | None = None) -> Tensor:
     """The net's input, augmented by the recipe: uint8 (N, 28, 28) to float32 (N, 1, C, C).
 
     `moves` (N, 4), from `random_affine`: each image's rotation (clockwise), size and shift (right

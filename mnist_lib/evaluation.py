@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .augment import MEAN, STD, Rescaled, Views, normalize
-from .base.arrays import as_images
+from .base.arrays import as_images, type_and_shape
 from .base.errors import MnistLibError, ParameterError, is_whole, shorten
 from .data import MNIST, check_data
 
@@ -72,12 +72,11 @@ def in_mode(net: nn.Module, training: bool) -> Iterator[None]:
 def checked_output(net: nn.Module, inputs: torch.Tensor, when: str = "") -> torch.Tensor:
     """The net's output, checked to be (N, 10); half precision becomes single."""
     output = call_net(net, inputs, tuple(inputs.shape))
-    expected = f"the net must {when}return a tensor ({len(inputs)}, 10), ten scores per image"
-    if not isinstance(output, torch.Tensor):
-        raise ParameterError(f"{expected}, got a {type(output).__name__}: return the scores alone")
-    if output.shape != (len(inputs), 10) or not output.is_floating_point():
-        kind = str(output.dtype).removeprefix("torch.")
-        raise ParameterError(f"{expected}, got {kind}, {tuple(output.shape)}: see its last layers")
+    real = isinstance(output, torch.Tensor) and output.is_floating_point()
+    if not real or output.shape != (len(inputs), 10):
+        expected = f"a tensor ({len(inputs)}, 10), ten scores per image, and nothing else"
+        given = f"{type_and_shape(output)}: see the end of its forward"
+        raise ParameterError(f"the net must {when}return {expected}, got {given}")
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
@@ -95,9 +94,8 @@ def are_logits(output: torch.Tensor) -> bool:
     if len(together) > 1 and not (logs or shares) and any(_sums_to_one(together, 0)):
         raise ParameterError("the net's softmax is over the images, dim=0: take it over dim=1")
     if shares:
-        raise ParameterError(
-            "the net returns probabilities: return log_softmax(x, dim=1) or the scores themselves"
-        )
+        advice = "return log_softmax(x, dim=1) or the scores themselves"
+        raise ParameterError(f"the net returns probabilities: {advice}")
     return not logs
 
 

@@ -6,6 +6,7 @@ import os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from .augment import augment, random_affine
 from .base.memory import keep_freed_memory, return_freed_memory
@@ -101,27 +102,20 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(net.parameters(), **momentum, **values)
 
 
-def make_scheduler(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
+def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
     """The recipe's learning rate over `steps` optimiser steps.
 
     "one_cycle" is torch's OneCycleLR, linear and with constant momentum: in the warm-up from a
     tenth of the peak to the peak, then down to a thousandth (Smith and Topin 2018).
     """
     if recipe.schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        recipe.learning_rate,
-        total_steps=steps + 1,  # the rate after the last step counts too
-        # torch divides by the number of warm-up steps minus one: a single one is left out.
-        pct_start=recipe.warm_up if recipe.warm_up * (steps + 1) > 1 else 0.0,
-        anneal_strategy="linear",
-        cycle_momentum=False,
-        div_factor=10,
-        final_div_factor=100,
-    )
+        return ConstantLR(optimizer, factor=1.0)
+    total = steps + 1  # the rate after the last step counts too
+    # torch divides by the number of warm-up steps minus one: a single one is left out.
+    warm_up = recipe.warm_up if recipe.warm_up * total > 1 else 0.0
+    shape = {"anneal_strategy": "linear", "div_factor": 10, "final_div_factor": 100}
+    peak = recipe.learning_rate
+    return OneCycleLR(optimizer, peak, total, pct_start=warm_up, cycle_momentum=False, **shape)
 
 
 class WeightAverage:
@@ -158,7 +152,6 @@ class WeightAverage:
         return {"steps": self.steps, "net": self.net.state_dict() if self.decay else {}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` returned."""
         self.steps = state["steps"]
         if self.decay:
             self.net.load_state_dict(state["net"])
@@ -217,5 +210,4 @@ class HardExamples:
         return {"losses": self.losses}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` returned."""
         self.losses.copy_(state["losses"])

@@ -96,7 +96,7 @@ def test_a_net_may_return_logits(part):
         (Own(lambda x: x[..., None]), r"\(125, 10\), .*, got float32, \(125, 10, 1\): see"),
         (Own(lambda x: x.view(-1, 10), classes=90), r"\(125, 10\), .*, got float32, \(1125, 10\)"),
         (Own(classes=9), r"\(125, 10\), .* got float32, \(125, 9\)"),
-        (Own(lambda x: (x, x)), r"\(125, 10\), .* got a tuple: return the scores alone"),
+        (Own(lambda x: (x, x)), r"\(125, 10\), .* nothing else, got a tuple: see the end"),
         (Own(lambda x: x.argmax(dim=1)), r"\(125, 10\), .* got int64, \(125,\)"),
         (nn.Conv2d(3, 10, 3), r"cannot take images of shape \(125, 1, 28, 28\): Giv"),
         (Own, r"net is the class Own: make one, Own\(\)"),

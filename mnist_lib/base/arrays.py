@@ -20,10 +20,9 @@ def as_images(images, name: str = "images") -> torch.Tensor:
     if low >= 0 and 0 < high <= 1:
         pixels, factor = "images, from 0 to 1,", "255 * "
     end = ".astype('uint8')" if isinstance(images, numpy.ndarray) else ".byte()"
-    raise ParameterError(
-        f"{name} must be uint8, (N, 28, 28), black 0 and white 255, got {_describe(images)}; "
-        f"{pixels} become bytes by ({factor}images).round(){end}"
-    )
+    advice = f"{pixels} become bytes by ({factor}images).round(){end}"
+    expected = "uint8, (N, 28, 28), black 0 and white 255"
+    raise ParameterError(f"{name} must be {expected}, got {type_and_shape(images)}; {advice}")
 
 
 def as_labels(labels, count: int, name: str = "labels") -> torch.Tensor:
@@ -31,7 +30,7 @@ def as_labels(labels, count: int, name: str = "labels") -> torch.Tensor:
     tensor = _as_tensor(labels)
     if tensor is None or not _is_whole(tensor) or tensor.shape != (count,):
         expected = f"integers from 0 to 9, ({count},), one per image"
-        raise ParameterError(f"{name} must be {expected}, got {_describe(labels)}")
+        raise ParameterError(f"{name} must be {expected}, got {type_and_shape(labels)}")
     low, high = _range(tensor)
     if low < 0 or high > 9:
         raise ParameterError(f"{name} must be from 0 to 9, got {low} to {high}")
@@ -59,7 +58,8 @@ def _as_tensor(values) -> torch.Tensor | None:
     return values if isinstance(values, torch.Tensor) else None
 
 
-def _describe(values) -> str:
+def type_and_shape(values) -> str:
+    """As in `float32, (5, 10)`; for what is not a tensor or array, its class, as in `a tuple`."""
     if isinstance(values, torch.Tensor | numpy.ndarray):
         return f"{str(values.dtype).removeprefix('torch.')}, {tuple(values.shape)}"
     return f"a {type(values).__name__}"

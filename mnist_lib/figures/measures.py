@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn as nn
+from torch import Tensor
 
 from .. import evaluation
 from ..augment import MOVES, augment, denormalize, normalize
@@ -23,7 +24,7 @@ DISTORTIONS = {
 
 
 @torch.no_grad()
-def feature_maps(net: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
+def feature_maps(net: nn.Module, image: Tensor) -> dict[str, Tensor]:
     """Each layer's output for one uint8 image (28, 28): float32 (C, H, W) by layer name.
 
     For a `Views` net, only the inner net's.
@@ -34,7 +35,7 @@ def feature_maps(net: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]
 
 
 @contextlib.contextmanager
-def _outputs(net: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
+def _outputs(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Layer outputs by name, from the last call in the block; the net is in evaluation mode."""
     net, maps = evaluation.unwrapped(net), {}
     with evaluation.in_mode(net, training=False), contextlib.ExitStack() as hooks:
@@ -43,13 +44,13 @@ def _outputs(net: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
         yield maps
 
 
-def _inputs(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def _inputs(net: nn.Module, images: Tensor) -> Tensor:
     """The images as the input of the net inside its wrappers."""
     images = as_images(images).to(evaluation.device_of(net))
     return normalize(images, *evaluation.scale_of(net))
 
 
-def effective_receptive_field(net: nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
+def effective_receptive_field(net: nn.Module, layer: str, images: Tensor) -> Tensor:
     """How much each pixel affects the middle output of a layer: (28, 28), summing to 1.
 
     The mean absolute gradient over the layer's channels and the uint8 images (N, 28, 28): Luo et
@@ -68,7 +69,7 @@ def effective_receptive_field(net: nn.Module, layer: str, images: torch.Tensor) 
     return field / field.sum()
 
 
-def saliency(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def saliency(net: nn.Module, images: Tensor) -> Tensor:
     """How much each pixel of uint8 images (N, 28, 28) affects the answer: float32 (N, 28, 28).
 
     The absolute gradient of the most probable digit's log-probability, scaled per image to at most
@@ -84,7 +85,7 @@ def saliency(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return slope / slope.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
 
 
-def distort(images: torch.Tensor, kind: str, amount: float, seed: int = 0) -> torch.Tensor:
+def distort(images: Tensor, kind: str, amount: float, seed: int = 0) -> Tensor:
     """Distort uint8 images (N, 28, 28), all by the same signed amount; `seed` is for noise."""
     check("kind", kind, kind in DISTORTIONS, f"one of {', '.join(DISTORTIONS)}")
     if not amount:
@@ -99,7 +100,7 @@ def distort(images: torch.Tensor, kind: str, amount: float, seed: int = 0) -> to
 
 
 def robustness(
-    net: nn.Module, images: torch.Tensor, labels: torch.Tensor, kind: str, amounts: list[float]
+    net: nn.Module, images: Tensor, labels: Tensor, kind: str, amounts: list[float]
 ) -> list[float]:
     """Accuracy (%) on uint8 images (N, 28, 28) with labels (N,), at each amount of distortion."""
     images = as_images(images)
@@ -109,24 +110,19 @@ def robustness(
     return [100 * correct.float().mean().item() for correct in right]
 
 
-def calibration(
-    labels: torch.Tensor, log_probabilities: torch.Tensor, bins: int = 10
-) -> list[tuple[float, float, int]]:
-    """Mean confidence (%), accuracy (%) and number of images in each non-empty confidence bin.
+def calibration(labels: Tensor, log_probabilities: Tensor) -> list[tuple[float, float, int]]:
+    """Mean confidence (%), accuracy (%) and number of images in each non-empty tenth of confidence.
 
-    Takes labels (N,) and log-probabilities (N, 10); `bins` of equal width.
+    Takes labels (N,) and log-probabilities (N, 10).
     """
     confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
     right = (predictions == as_labels(labels, len(predictions)).cpu()).float()
-    places = (bins * confidence).long().clamp(max=bins - 1)
-    inside = [places == place for place in places.unique()]
-    return [
-        (100 * confidence[b].mean().item(), 100 * right[b].mean().item(), b.sum().item())
-        for b in inside
-    ]
+    tenths = (10 * confidence).long().clamp(max=9)
+    bins = [(confidence[tenths == at], right[tenths == at]) for at in tenths.unique()]
+    return [(100 * sure.mean().item(), 100 * hit.mean().item(), len(hit)) for sure, hit in bins]
 
 
-def expected_calibration_error(labels: torch.Tensor, log_probabilities: torch.Tensor) -> float:
+def expected_calibration_error(labels: Tensor, log_probabilities: Tensor) -> float:
     """Mean gap between confidence and accuracy (points) over ten bins, weighted by images.
 
     Takes labels (N,) and log-probabilities (N, 10). From Naeini, Cooper and Hauskrecht 2015.

@@ -102,10 +102,8 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     weights, metadata = (_parse_torch if by_torch else _parse_safetensors)(path, content)
     crop, own_crop = metadata.get("crop"), _view_of(whole)
     if crop not in (None, own_crop):
-        raise RunError(
-            f"{path} holds weights for crop {crop}, and this net has crop {own_crop}: make it with "
-            "make_net and the run's recipe, and put it into Rescaled if there is a scale"
-        )
+        advice = "make it with make_net and the run's recipe, in Rescaled if there is a scale"
+        raise RunError(f"{path} is for crop {crop}, and this net has crop {own_crop}: {advice}")
     own = net.state_dict()
     for prefix in {name.removesuffix(next(iter(own))) for name in weights}:
         if weights.keys() == {prefix + name for name in own}:  # saved from a net that held it
@@ -113,10 +111,8 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     for name in (*own, *weights):
         needed, found = (_describe(t[name]) if name in t else "none" for t in (own, weights))
         if needed != found:
-            raise RunError(
-                f"{path} holds the weights of another net than {type(net).__name__}: {name} is "
-                f"{found} there, {needed} here"
-            )
+            other = f"weights of another net than {type(net).__name__}"
+            raise RunError(f"{path} holds {other}: {name} is {found} there, {needed} here")
     net.load_state_dict(weights)
     return whole
 
@@ -167,10 +163,8 @@ def _parse_safetensors(path: Path, content: bytes) -> tuple[dict, dict]:
     try:
         weights = load(content)
     except SafetensorError as error:
-        raise RunError(
-            f"{path} is no whole safetensors file ({error}): name a weights.safetensors or .pt, or "
-            "the folder of a run"
-        ) from None
+        advice = "name a weights.safetensors or .pt, or the folder of a run"
+        raise RunError(f"{path} is no whole safetensors file ({error}): {advice}") from None
     # The file starts with the length of its JSON header, in 8 bytes, and the header.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return weights, header.get("__metadata__", {})

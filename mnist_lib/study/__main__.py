@@ -17,10 +17,9 @@ import joblib
 
 from ..base.errors import check_whole, exit_in_a_sentence
 from ..base.files import read_text
-from ..history import History, load_study
+from ..history import History, load_study, summary
 from ..recipe import get_recipe
 from .studies import study
-from .summary import summary
 from .verify import verify
 
 
@@ -78,9 +77,8 @@ def main() -> None:
         args = parser.parse_args()
         wanted, cores = (args.processes or 1) * args.threads, joblib.cpu_count()
         if args.verify is None and args.scheduler is None and wanted > cores:
-            each = f"{args.processes or 1} processes of {args.threads} threads each"
-            crowd = f"want {wanted} cores, and there are {cores}: they will wait for each other"
-            print(f"{each} {crowd}", file=sys.stderr)
+            crowd = f"{args.processes or 1} processes of {args.threads} threads each want {wanted}"
+            print(f"{crowd} cores of {cores}: they will wait for each other", file=sys.stderr)
         if args.verify is not None:
             return _verify_line(args.file, args.verify)
         recipes = [get_recipe(name, **dict(args.set)) for name in args.recipe or ["assignment"]]

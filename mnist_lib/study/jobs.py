@@ -28,8 +28,7 @@ from .processes import own_processes
 class Job:
     """One run: everything that a process on any machine needs to make it.
 
-    With `source` "validation", seed n trains on 55,000 of the training images and is tested on the
-    5,000 others, fold n (modulo 12).
+    With `source` "validation", seed n is tested on fold n (modulo 12): see `MNIST.hold_out`.
     """
 
     recipe: Recipe

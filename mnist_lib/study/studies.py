@@ -36,8 +36,7 @@ def study(
     per core; or on all workers of the Dask cluster whose `scheduler` has this address, such as
     "tcp://10.0.0.1:8786", each of which finds MNIST on its own machine.
 
-    Each run becomes a line of `file`, a .jsonl. Raises RunError if a run fails; those that ended
-    are in the file, and the same call continues.
+    Each run becomes a line of `file`, a .jsonl. RunError if a run fails; the same call continues.
     """
     file = _study_file(file)
     unfinished = file.with_suffix(".unfinished")  # checkpoints of the runs under way

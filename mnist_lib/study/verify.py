@@ -11,9 +11,8 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     """Train a recorded run again: whether it holds, and the result in a sentence or two.
 
     It holds if every epoch has the same count and losses to the bit. A machine that rounds
-    differently cannot give those: there the last epoch's accuracy must lie within what two seeds
-    differ by, 2.8 sd of those `others` of the same recipe and source; chance exceeds that in one
-    case of 20.
+    differently cannot give those: there the last epoch's accuracy must be within 2.8 sd of those
+    `others` of the same recipe and source, which two seeds exceed by chance in one case of 20.
     """
     _, again = job_of(run).run(verbose)
     if _bits(again) == _bits(run):

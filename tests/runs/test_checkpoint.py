@@ -193,7 +193,7 @@ def sealed(values, save=torch.save):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (os.remove, "holds the history of a run but no checkpoint to go on from: choose another"),
+        (os.remove, "has a history but no checkpoint to go on from: choose another"),
         (lambda path: path.unlink() or path.mkdir(), r"2\.pt cannot be read: Is a dir.*; mend th"),
         (lambda path: path.write_bytes(b""), r"2\.pt .* \(its 0 .*; .*1\.pt .* \(its 0 .*: remove"),
         ([], NO_CHECKPOINT),

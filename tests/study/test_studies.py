@@ -332,7 +332,7 @@ def test_bad_arguments_are_one_sentence(path, args, said, command, capsys):
 
 @pytest.mark.usefixtures("at_once")
 def test_a_recipe_that_does_not_fit_the_images_is_refused_as_what_it_is(path):
-    with pytest.raises(ParameterError, match=r"^batch_size is 1000, but .* training images$"):
+    with pytest.raises(ParameterError, match=r"^batch_size must be at most 240, .* got 1000$"):
         study(path, dataclasses.replace(RECIPE, batch_size=1000), [3], 1)
 
 
