@@ -13,6 +13,8 @@ UV = index="$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-ur
 SCRIPT = PYTHONPATH="$(CURDIR)/notebooks" "$(CURDIR)/$(BIN)/python" "$(CURDIR)/notebooks/scripts"
 # More for papermill, as in: make run ARGS="-f parameters.yaml"
 ARGS ?=
+# Of the page to draw on: a recipe, or the folder of a run.
+weights = steady
 # With `make -C`, the folder it was called from: a run_dir is relative to that.
 CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(PWD),$(CURDIR))
 
@@ -41,8 +43,8 @@ lint: $(READY)  ## check style and imports
 colab: $(READY)  ## self-contained notebooks to upload to Colab
 	$(SCRIPT)/tools.py colab
 
-draw: $(READY)  ## one page to draw a digit on, for any browser
-	$(SCRIPT)/tools.py draw
+draw: $(READY)  ## one page to draw a digit on, for any browser; weights=FOLDER for your own run
+	@cd "$(CALLER)" && $(SCRIPT)/tools.py draw --weights "$(weights)"
 
 weights: $(READY)  ## train recorded seeds again: the library's weights, and each seed's mistakes
 	$(SCRIPT)/weights.py

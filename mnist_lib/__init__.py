@@ -9,12 +9,12 @@ from .base import __version__
 from .base.errors import DataError, MnistLibError, ParameterError, RunError, check_flags
 from .base.machine import environment, pick_device
 from .base.tables import Table
-from .augment import augment, normalize, random_affine
+from .augment import Rescaled, augment, normalize, random_affine
 from .data import MNIST, load_mnist
 from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, set_seed
 from .recipe import RECIPES, Recipe, get_recipe, make_net, recipe_table
 from .evaluation import count_parameters, evaluate, infer
-from .history import Epoch, History, describe, epochs_table, load_history, load_study
+from .history import Epoch, History, describe, epochs_table, load_history, load_study, summary
 from .log import format_log
 from .runs.export import export_onnx
 from .runs.folder import load_weights, pretrained, run_folder, save_run
@@ -26,4 +26,3 @@ from .grade.verdict import Claim, Verdict, findings, luck_table, verdict
 from .grade.comparison import check_run
 from .figures.layers import Layer, LayerTable, layer_table
 from .digits.prepare import Prediction, predict, prepare
-from .study.summary import summary

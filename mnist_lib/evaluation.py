@@ -1,4 +1,4 @@
-"""Evaluates nets: log-probabilities, correct test images; also a net's crop, device and size."""
+"""Evaluates nets: log-probabilities, correct test images; what a net's input and size are."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,67 +7,76 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .augment import Views, normalize
-from .base.arrays import as_images
-from .base.errors import MnistLibError, ParameterError, shorten
+from .augment import MEAN, STD, Rescaled, Views, normalize
+from .base.arrays import as_images, type_and_shape
+from .base.errors import MnistLibError, ParameterError, is_whole, shorten
 from .data import MNIST, check_data
 
 TEST_BATCH = 125  # images; larger batches are hardly faster and take memory
+BOUNDED = "the net's scores all lie in 0..1 and do not add up to 1, as after a sigmoid"
 
 
-@torch.no_grad()
-def infer(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def infer(net: nn.Module, images: torch.Tensor, bounded: bool = False) -> torch.Tensor:
     """Log-probabilities (N, 10) of uint8 images (N, 28, 28), in evaluation mode, on net's device.
 
-    If the net returns scores (logits), they go through log_softmax.
+    The net's input is `normalize(images)`; see `Rescaled` for a net of another scale. If the net
+    returns scores (logits), they go through log_softmax. Scores that all lie in 0..1, as after a
+    sigmoid, are refused unless they are `bounded` by design.
     """
-    images, device = as_images(images), device_of(net)
-    with evaluating(net):
-        parts = images.split(TEST_BATCH)
-        output = torch.cat([checked_output(net, normalize(part.to(device))) for part in parts])
-    return F.log_softmax(output, dim=1) if are_logits(output) else output
+    output = scores(net, images)
+    logits = are_logits(output)
+    if logits and not bounded and are_bounded(output):
+        raise ParameterError(f"{BOUNDED}: return the scores before it, or pass bounded=True")
+    return F.log_softmax(output, dim=1) if logits else output
 
 
-def evaluate(net: nn.Module, data: MNIST) -> tuple[float, int]:
-    """Mean negative log-likelihood (nats) over the test images, and how many are right."""
+def evaluate(net: nn.Module, data: MNIST, bounded: bool = False) -> tuple[float, int]:
+    """Mean negative log-likelihood (nats) over the test images, and how many are right.
+
+    Calls the net as `infer` does.
+    """
     check_data(data)
-    output = infer(net, data.test_images)
+    output = infer(net, data.test_images, bounded)
     labels = data.test_labels.to(output.device)
     loss = F.nll_loss(output, labels, reduction="sum").item() / len(labels)
     return loss, (output.argmax(dim=1) == labels).sum().item()
 
 
 @torch.no_grad()
-def log_probabilities(net: nn.Module, images: torch.Tensor) -> Callable:
-    """A function from net's input to log-probabilities: the net, with log_softmax if it lacks one.
+def scores(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What the net itself returns for uint8 images (N, 28, 28), in evaluation mode: (N, 10)."""
+    images, device = as_images(images), device_of(net)
+    with in_mode(net, training=False):
+        parts = images.split(TEST_BATCH)
+        return torch.cat([checked_output(net, normalize(part.to(device))) for part in parts])
 
-    The net is tried on uint8 images (N, 28, 28), in evaluation mode.
-    """
-    with evaluating(net):
-        logits = are_logits(checked_output(net, normalize(images[:TEST_BATCH].to(device_of(net)))))
+
+def log_probabilities(net: nn.Module, logits: bool) -> Callable:
+    """A function from net's input to log-probabilities: the net, then log_softmax for `logits`."""
     return (lambda x: F.log_softmax(net(x), dim=1)) if logits else net
 
 
 @contextlib.contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; the net's own mode after it."""
-    was_training = net.training
-    net.eval()
+def in_mode(net: nn.Module, training: bool) -> Iterator[None]:
+    """Training or evaluation mode inside the block; then each module's own, and random numbers."""
+    device, modes = device_of(net), [(module, module.training) for module in net.modules()]
     try:
-        yield
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            net.train(training)
+            yield
     finally:
-        net.train(was_training)
+        for module, mode in modes:
+            module.training = mode
 
 
 def checked_output(net: nn.Module, inputs: torch.Tensor, when: str = "") -> torch.Tensor:
     """The net's output, checked to be (N, 10); half precision becomes single."""
     output = call_net(net, inputs, tuple(inputs.shape))
-    expected = f"the net must {when}return a tensor ({len(inputs)}, 10), ten scores per image"
-    if not isinstance(output, torch.Tensor):
-        raise ParameterError(f"{expected}, got a {type(output).__name__}: return the scores alone")
-    if output.shape != (len(inputs), 10) or not output.is_floating_point():
-        kind = str(output.dtype).removeprefix("torch.")
-        raise ParameterError(f"{expected}, got {kind}, {tuple(output.shape)}: see its last layers")
+    real = isinstance(output, torch.Tensor) and output.is_floating_point()
+    if not real or output.shape != (len(inputs), 10):
+        expected = f"a tensor ({len(inputs)}, 10), ten scores per image, and nothing else"
+        given = f"{type_and_shape(output)}: see the end of its forward"
+        raise ParameterError(f"the net must {when}return {expected}, got {given}")
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
@@ -85,10 +94,14 @@ def are_logits(output: torch.Tensor) -> bool:
     if len(together) > 1 and not (logs or shares) and any(_sums_to_one(together, 0)):
         raise ParameterError("the net's softmax is over the images, dim=0: take it over dim=1")
     if shares:
-        raise ParameterError(
-            "the net returns probabilities: return log_softmax(x, dim=1) or the scores themselves"
-        )
+        advice = "return log_softmax(x, dim=1) or the scores themselves"
+        raise ParameterError(f"the net returns probabilities: {advice}")
     return not logs
+
+
+def are_bounded(output: torch.Tensor) -> bool:
+    """Whether scores (N, 10) all lie in 0..1, as after a sigmoid; blank scores say nothing."""
+    return bool((output >= 0).all() and (output <= 1).all() and output.any())
 
 
 def _sums_to_one(output: torch.Tensor, dim: int) -> tuple[bool, bool]:
@@ -120,8 +133,8 @@ def check_net(net) -> None:
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
-    """The net inside Views, DataParallel and torch.compile."""
-    wrappers = (Views, nn.DataParallel, nn.parallel.DistributedDataParallel)
+    """The net inside Views, Rescaled, DataParallel and torch.compile."""
+    wrappers = (Views, Rescaled, nn.DataParallel, nn.parallel.DistributedDataParallel)
     while isinstance(net, wrappers) or hasattr(net, "_orig_mod"):
         net = net.module if isinstance(net, wrappers) else net._orig_mod
     return net
@@ -129,7 +142,14 @@ def unwrapped(net: nn.Module) -> nn.Module:
 
 def crop_of(net: nn.Module, default: int = 28) -> int:
     """The side, in pixels, of the middle of an image that `net` looks at, if it says so."""
-    return getattr(unwrapped(net), "crop", default)
+    crop = getattr(unwrapped(net), "crop", default)
+    return crop if is_whole(crop) else default  # a net may have a method of that name
+
+
+def scale_of(net: nn.Module) -> tuple[float, float]:
+    """The mean and sd by which `normalize` makes the inputs of the net inside its wrappers."""
+    found = (part for part in net.modules() if isinstance(part, Rescaled))
+    return next(((part.mean, part.std) for part in found), (MEAN, STD))
 
 
 def device_of(net: nn.Module) -> torch.device:

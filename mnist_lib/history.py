@@ -2,19 +2,19 @@
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .base.errors import DataError, ParameterError, check, is_finite, is_whole, plain, shorten
-from .base.files import HISTORY, as_path, cut_short, read_text, write_file
-from .base.tables import Table
+from .base.files import BLANK, HISTORY, as_path, cut_short, print_once, read_text, write_file
+from .base.tables import Table, mean_and_sd
 from .data import FULL_TEST_SET, FULL_TRAINING_SET, TITLES
 from .recipe import Recipe
 
 TARGET = 9944  # of 10,000 test images: the assignment's 99.44%
 
-# An epoch's fields in a run's line, each a list with one value per epoch. The oldest records
-# lack the last.
+# An epoch's fields in a run's line, each a list, a value per epoch. The oldest lack the last.
 COLUMNS = ("correct", "test_loss", "last_batch_loss", "batches", "seconds", "train_correct")
 
 
@@ -77,11 +77,9 @@ class History:
         for number, epoch in enumerate(self.epochs, 1):
             if epoch.epoch != number:
                 raise DataError(f"epoch {number} of a history is numbered {epoch.epoch}")
-            if epoch.images != self.epochs[0].images:
-                raise DataError(
-                    f"epoch {number} was tested on {epoch.images} images, "
-                    f"epoch 1 on {self.epochs[0].images}"
-                )
+            if epoch.images != self.images:
+                tested = f"tested on {epoch.images} images, epoch 1 on {self.images}"
+                raise DataError(f"epoch {number} was {tested}")
 
     def __iter__(self):
         return iter(self.epochs)
@@ -156,17 +154,13 @@ class History:
             source, images = str(record.pop("source")), record.pop("images")
             names = COLUMNS if COLUMNS[-1] in record else COLUMNS[:-1]
             columns = [record.pop(name) for name in names]
-            epochs = tuple(
-                Epoch(number, images, *values)
-                for number, values in enumerate(zip(*columns, strict=True), 1)
-            )
+            rows = enumerate(zip(*columns, strict=True), 1)
+            epochs = tuple(Epoch(number, images, *values) for number, values in rows)
             return cls(epochs, source, record)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             hint = "; load_study reads a study" if "Extra data" in str(error) else ""
-            raise DataError(
-                f"{name} is not a history written by mnist_lib: {reason}{hint}"
-            ) from None
+            raise DataError(f"{name} is not a history of mnist_lib: {reason}{hint}") from None
 
 
 def _as_json(value):
@@ -204,12 +198,21 @@ def load_history(path: str | os.PathLike) -> History:
 
 
 def load_study(path: str | os.PathLike) -> list[History]:
-    """Read a study's file, one run per line. A last line that was cut short is skipped."""
-    path = as_path("path", path)
+    """Read a study's runs, a line each; skips blank or repeated lines and a last one cut short."""
+    path, runs, skipped = as_path("path", path), {}, []
     *lines, last = read_text(path).split("\n")
-    if last.strip() and not cut_short(last):
+    if last and not cut_short(last):
         lines.append(last)
-    return [History.from_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+    for number, line in enumerate(lines, 1):
+        if line := line.strip(BLANK):
+            run = History.from_json(line, f"{path}, line {number}")
+            record = run.record | {"memory": None if "seed" in run.record else number}
+            if runs.setdefault(repr((run.source, run.images, record)), run) is run:
+                continue
+        skipped.append(f"line {number} ({'a run of an earlier line' if line else 'blank'})")
+    if skipped:
+        print_once(f"{path}, {len(skipped)} skipped: {', '.join(skipped[:5])}", file=sys.stderr)
+    return list(runs.values())
 
 
 def describe(history: History) -> str:
@@ -239,3 +242,18 @@ def epochs_table(history: History) -> Table:
         test = {"test %": f"{epoch.accuracy:.2f}", "test loss": f"{epoch.test_loss:.4f}"}
         rows.append(row | test)
     return Table(rows)
+
+
+def summary(histories: list[History]) -> str:
+    """Mean ± sd over all seeds: accuracies (%) and seconds of training per run."""
+    check_histories("histories", histories)
+    rows = {
+        "final": [history.final.accuracy for history in histories],
+        "mean of last five": [history.mean_of_last_five for history in histories],
+        "best epoch (chosen on the test set)": [history.best.accuracy for history in histories],
+        "seconds of training": [history.seconds for history in histories],
+    }
+    reached = sum(history.reached for history in histories)
+    goal = f"at least {TARGET / 100}% at the last epoch"
+    head = f"{len(histories)} seeds, {reached} of them with {goal}"
+    return "\n".join([head, *(f"{name:36} {mean_and_sd(v)}" for name, v in rows.items())])

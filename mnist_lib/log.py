@@ -30,10 +30,8 @@ class Progress:
 
     def __enter__(self):
         self._start = time.perf_counter()  # never set back, and stops while the machine sleeps
-        hidden = not self.verbose or sys.stderr is None
-        self._bar = tqdm(
-            desc=self._title, total=self.batches, file=sys.stderr, mininterval=1, disable=hidden
-        )
+        where = {"file": sys.stderr, "disable": not self.verbose or sys.stderr is None}
+        self._bar = tqdm(desc=self._title, total=self.batches, mininterval=1, **where)
         if not self._bar.disable and not self._bar.ncols:  # a terminal of unknown width
             self._bar.ncols = None
         return self
@@ -82,11 +80,9 @@ class Progress:
 
     def _check(self, loss: float, batch_id: int, what: str) -> None:
         if not math.isfinite(loss):
-            raise RunError(
-                f"training diverged in epoch {self.number}, batch_id {batch_id}, of recipe "
-                f"{self.recipe.name!r}: the {what} is {loss}; try a learning_rate below "
-                f"{self.recipe.learning_rate}"
-            )
+            where = f"epoch {self.number}, batch_id {batch_id}, of recipe {self.recipe.name!r}"
+            advice = f"try a learning_rate below {self.recipe.learning_rate}"
+            raise RunError(f"training diverged in {where}: the {what} is {loss}; {advice}")
 
 
 def train_line(epoch: Epoch) -> str:
@@ -97,10 +93,8 @@ def train_line(epoch: Epoch) -> str:
 
 def test_line(epoch: Epoch) -> str:
     """An epoch's test line, in the assignment's format."""
-    return (
-        f"Test set: Average loss: {epoch.test_loss:.4f}, "
-        f"Accuracy: {epoch.correct}/{epoch.images} ({epoch.accuracy:.4f}%)"
-    )
+    accuracy = f"Accuracy: {epoch.correct}/{epoch.images} ({epoch.accuracy:.4f}%)"
+    return f"Test set: Average loss: {epoch.test_loss:.4f}, {accuracy}"
 
 
 def format_log(history: History) -> str:

@@ -1,7 +1,7 @@
 """Recipes: the hyper-parameters of a training run, as data; and the net of a recipe."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 
 import torch.nn as nn
 
@@ -9,6 +9,11 @@ from .augment import Views
 from .base.errors import NAME, ParameterError, check, is_finite, is_name, is_whole, nearest, plain
 from .base.tables import Table
 from .net import NETS
+
+
+def _one_of(*choices: str) -> tuple:
+    return lambda v: isinstance(v, str) and v in choices, f"one of {', '.join(choices)}"
+
 
 # What a field may be: the test of it, and how a message says so.
 WHOLE = (lambda v: is_whole(v) and v >= 1, "a whole number of at least 1")
@@ -19,13 +24,10 @@ SHARE = (lambda v: is_finite(v) and 0 < v <= 1, "a number above 0, at most 1")
 CROP = (lambda v: is_whole(v) and v % 2 == 0 and 20 <= v <= 28, "an even number from 20 to 28")
 VIEWS = (lambda v: is_whole(v) and v in (1, 4), "1 or 4")
 FLAG = (lambda v: isinstance(v, bool), "True or False")
+SHAPE = _one_of("constant", "one_cycle")  # of the learning rate over the steps
 
 
-def _one_of(*choices: str) -> tuple:
-    return lambda v: isinstance(v, str) and v in choices, f"one of {', '.join(choices)}"
-
-
-def _field(limit: tuple, reason: str, default=dataclasses.MISSING):
+def _field(limit: tuple, reason: str, default=MISSING):
     return dataclasses.field(default=default, metadata={"limit": limit, "reason": reason})
 
 
@@ -46,11 +48,7 @@ class Recipe:
     crop: int = _field(CROP, "pixels: the rim is mostly empty; 24 saves a quarter of the work", 28)
     nesterov: bool = _field(FLAG, "momentum that looks ahead", False)
     weight_decay: float = _field(NOT_NEGATIVE, "L2 penalty: pulls weights towards zero", 0.0)
-    schedule: str = _field(
-        _one_of("constant", "one_cycle"),
-        "up, then down to almost nothing: the end is steady",
-        "constant",
-    )
+    schedule: str = _field(SHAPE, "up, then down to almost nothing: the end is steady", "constant")
     warm_up: float = _field(BELOW_ONE, "share of all steps up to the peak", 0.0)
     rotation: float = _field(NOT_NEGATIVE, "degrees either way: a turned digit is the same", 0.0)
     shift: float = _field(NOT_NEGATIVE, "pixels either way, along both axes", 0.0)
@@ -62,7 +60,7 @@ class Recipe:
     views: int = _field(VIEWS, "tests average the answers to this many moved copies", 1)
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
+        for field in fields(self):
             value = getattr(self, field.name)
             holds, expected = field.metadata["limit"]
             check(field.name, value, holds(value), expected)
@@ -95,17 +93,11 @@ class Recipe:
 
 
 # What most recipes share. All settings were compared on validation folds: notebooks/search.ipynb.
-_COMMON = {
-    "batch_size": 64,
-    "learning_rate": 0.15,
-    "nesterov": True,
-    "schedule": "one_cycle",
-    "warm_up": 0.3,
-    "rotation": 6.0,
-    "shift": 0.75,
-    "scale": 0.05,
-    "averaging": 0.995,
-}
+_CYCLE = {"nesterov": True, "schedule": "one_cycle", "warm_up": 0.3}
+_MOVED = {"rotation": 6.0, "shift": 0.75, "scale": 0.05}
+_COMMON = {"batch_size": 64, "learning_rate": 0.15, "averaging": 0.995} | _CYCLE | _MOVED
+_LONGER = _COMMON | {"averaging": 0.998, "epochs": 30}
+_SPRINT = _CYCLE | {"warm_up": 0.2, "batch_size": 128, "learning_rate": 0.3}
 
 RECIPES = {
     recipe.name: recipe
@@ -115,33 +107,16 @@ RECIPES = {
         Recipe("assignment", epochs=19, batch_size=32, learning_rate=0.01),
         Recipe("steady", **_COMMON, epochs=7, crop=24, hardest=0.25),
         Recipe("fast", **_COMMON, epochs=9, crop=24, first=0.35, hardest=0.08, label_smoothing=0.1),
-        Recipe(
-            "sprint",
-            epochs=2,
-            batch_size=128,
-            learning_rate=0.3,
-            net="sprint",
-            crop=20,
-            nesterov=True,
-            schedule="one_cycle",
-            warm_up=0.2,
-        ),
+        Recipe("sprint", **_SPRINT, epochs=2, net="sprint", crop=20),
         Recipe("long", **_COMMON, epochs=20, crop=24, hardest=0.25),
         # Small nets do not overfit: every epoch takes all images. The whole image did better than
         # its middle on two folds: the net then averages over 4 x 4 places.
-        Recipe("small", **_COMMON | {"averaging": 0.998}, epochs=30, net="p2976"),
+        Recipe("small", **_LONGER, net="p2976"),
         # Half the augmentation: on folds its gain is within the error.
-        Recipe(
-            "tiny",
-            **_COMMON | {"averaging": 0.998, "rotation": 3.0, "shift": 0.375, "scale": 0.025},
-            epochs=30,
-            net="p1000",
-        ),
+        Recipe("tiny", **_LONGER | {"rotation": 3.0, "shift": 0.375, "scale": 0.025}, net="p1000"),
         # On folds, half the images do as well as all; with the assignment's net, four views
         # lower the loss and the errors.
-        Recipe(
-            "views", **_COMMON | {"averaging": 0.998}, epochs=30, net="p7942", hardest=0.5, views=4
-        ),
+        Recipe("views", **_LONGER, net="p7942", hardest=0.5, views=4),
     )
 }
 
@@ -151,11 +126,10 @@ def get_recipe(name: str | None = None, /, **overrides) -> Recipe:
     name = "assignment" if name is None else name
     exists = isinstance(name, str) and name in RECIPES
     check("recipe", name, exists, f"one of {', '.join(RECIPES)}")
-    fields = [field.name for field in dataclasses.fields(Recipe) if field.name != "name"]
-    if unknown := [name for name in overrides if name not in fields]:
-        hint = nearest(unknown[0], fields)
-        has = ", ".join(fields)
-        raise ParameterError(f"a recipe has no field {unknown[0]!r}{hint}; it has {has}")
+    known = [field.name for field in fields(Recipe) if field.name != "name"]
+    if unknown := [name for name in overrides if name not in known]:
+        hint = f"{nearest(unknown[0], known)}; it has {', '.join(known)}"
+        raise ParameterError(f"a recipe has no field {unknown[0]!r}{hint}")
     changes = {key: value for key, value in overrides.items() if value is not None}
     return dataclasses.replace(RECIPES[name], **changes)
 
@@ -179,11 +153,7 @@ def differences(theirs: dict, ours: dict) -> list[str]:
     """
     if not isinstance(theirs, dict):
         return ["no recipe there"]
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(Recipe)
-        if field.default is not dataclasses.MISSING
-    }
+    defaults = {f.name: f.default for f in fields(Recipe) if f.default is not MISSING}
     theirs, ours = defaults | theirs, defaults | ours
     return [
         f"{name} is {theirs.get(name, 'unknown')} there, {ours.get(name, 'unknown')} here"
@@ -202,7 +172,7 @@ def recipe_table(recipe: Recipe) -> Table:
             recipe.name: f"{getattr(recipe, field.name)}",
             "why": field.metadata["reason"],
         }
-        for field in dataclasses.fields(Recipe)
+        for field in fields(Recipe)
         if field.name != "name"
     ]
     return Table(rows, left=4)

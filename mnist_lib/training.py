@@ -6,6 +6,7 @@ import os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from .augment import augment, random_affine
 from .base.memory import keep_freed_memory, return_freed_memory
@@ -31,15 +32,14 @@ def train(
 
     `seed` fixes the order of the images and their augmentation; `set_seed` fixes the net's initial
     weights. On one machine's CPU and number of threads, the same arguments give the same bits.
-    If the recipe averages weights, the average is tested, and `net` ends with it. Training losses
-    include label smoothing, test losses do not. On the sample every epoch takes all images.
+    The net's input is what `normalize` returns. If the recipe averages weights, the average is
+    tested, and `net` ends with it. Training losses include label smoothing, test losses do not.
 
     `verbose` prints the assignment's log: the bar to stderr, test lines to stdout. With a `folder`,
     each epoch leaves a checkpoint: a run that was stopped resumes after its last whole epoch, to
     the same bits; `resume=False` trains anew and replaces it. On the CPU, malloc keeps freed memory
-    from now on, in the whole process (`keep_freed_memory`).
-
-    Raises RunError if a loss is not finite, or if `folder` is in use or holds another run.
+    from now on, in the whole process (`keep_freed_memory`). Raises RunError if a loss is not
+    finite, or if `folder` is in use or holds another run.
     """
     recipe, seed = check_arguments(net, data, recipe, seed, resume)
     forward = try_net(net, data, recipe)
@@ -73,7 +73,8 @@ def train(
                     average.update()
                     sampler.update(batch, output, targets)
                     progress.step(loss, output, targets)
-            epochs.append(progress.epoch(*evaluate(average.net, data), len(data.test_images)))
+            loss, correct = evaluate(average.net, data, bounded=True)
+            epochs.append(progress.epoch(loss, correct, len(data.test_images)))
             return_freed_memory()
             checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
     net.load_state_dict(average.net.state_dict())
@@ -101,27 +102,20 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(net.parameters(), **momentum, **values)
 
 
-def make_scheduler(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
+def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
     """The recipe's learning rate over `steps` optimiser steps.
 
     "one_cycle" is torch's OneCycleLR, linear and with constant momentum: in the warm-up from a
     tenth of the peak to the peak, then down to a thousandth (Smith and Topin 2018).
     """
     if recipe.schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        recipe.learning_rate,
-        total_steps=steps + 1,  # the rate after the last step counts too
-        # torch divides by the number of warm-up steps minus one: a single one is left out.
-        pct_start=recipe.warm_up if recipe.warm_up * (steps + 1) > 1 else 0.0,
-        anneal_strategy="linear",
-        cycle_momentum=False,
-        div_factor=10,
-        final_div_factor=100,
-    )
+        return ConstantLR(optimizer, factor=1.0)
+    total = steps + 1  # the rate after the last step counts too
+    # torch divides by the number of warm-up steps minus one: a single one is left out.
+    warm_up = recipe.warm_up if recipe.warm_up * total > 1 else 0.0
+    shape = {"anneal_strategy": "linear", "div_factor": 10, "final_div_factor": 100}
+    peak = recipe.learning_rate
+    return OneCycleLR(optimizer, peak, total, pct_start=warm_up, cycle_momentum=False, **shape)
 
 
 class WeightAverage:
@@ -158,7 +152,6 @@ class WeightAverage:
         return {"steps": self.steps, "net": self.net.state_dict() if self.decay else {}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` returned."""
         self.steps = state["steps"]
         if self.decay:
             self.net.load_state_dict(state["net"])
@@ -185,7 +178,8 @@ class HardExamples:
         unseen = self.losses.isinf().nonzero().squeeze(1)  # (N,)
         if epoch > 1 and len(unseen):
             progress.describe(f"scoring the {len(unseen):,} images not seen yet")
-            self.update(unseen, infer(net, data.train_images[unseen]), data.train_labels[unseen])
+            output = infer(net, data.train_images[unseen], bounded=True)
+            self.update(unseen, output, data.train_labels[unseen])
 
     @torch.no_grad()
     def update(self, batch: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
@@ -216,5 +210,4 @@ class HardExamples:
         return {"losses": self.losses}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` returned."""
         self.losses.copy_(state["losses"])

@@ -57,7 +57,10 @@ IMAGES = torch.arange(3 * 784).remainder(256).byte().view(3, 28, 28)
 
 @pytest.mark.parametrize(
     "given",
-    [IMAGES, IMAGES[:, None], IMAGES.numpy(), IMAGES[:, None].numpy()[::-1][::-1]],
+    [
+        *(IMAGES, IMAGES[:, None], IMAGES.numpy(), IMAGES[:, None].numpy()[::-1][::-1]),
+        *(IMAGES.long(), IMAGES.to(torch.uint16), IMAGES.numpy().astype(">i4")),
+    ],
 )
 def test_images_whose_meaning_is_certain_are_taken(given):
     assert torch.equal(as_images(given), IMAGES)
@@ -67,9 +70,15 @@ def test_images_whose_meaning_is_certain_are_taken(given):
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        (IMAGES / 255, r"float32, \(3, 28, 28\)"),
-        (IMAGES.int(), r"int32, \(3, 28, 28\)"),
-        (IMAGES.numpy() / 255, r"float64, \(3, 28, 28\)"),
+        (IMAGES / 255, r"float32, \(3, 28, 28\); .* from 0 to 1, .* by \(255 \* images\)"),
+        (IMAGES.numpy() / 255, r"float64, \(3, 28, 28\); .* from 0 to 1, .* by \(255 \* images\)"),
+        (IMAGES.clamp(max=1), r"uint8, \(3, 28, 28\); .* from 0 to 1, .* by \(255 \* images\)"),
+        (IMAGES > 9, r"bool, \(3, 28, 28\); .* from 0 to 1, .* by \(255 \* images\)"),
+        (IMAGES.double(), r"float64, \(3, 28, 28\); pixels, .* by \(images\).round"),
+        (IMAGES.int() - 1, r"int32, \(3, 28, 28\); pixels, before any normalization"),
+        (IMAGES.int() + 1, r"int32, \(3, 28, 28\); pixels, before any normalization"),
+        (IMAGES / 127.5 - 1, r"float32, \(3, 28, 28\); pixels, before any normalization"),
+        (IMAGES * torch.nan, r"float32, \(3, 28, 28\); pixels, before any normalization"),
         (torch.zeros(3, 32, 32, dtype=torch.uint8), r"uint8, \(3, 32, 32\)"),
         (torch.zeros(3, 3, 28, 28, dtype=torch.uint8), r"uint8, \(3, 3, 28, 28\)"),
         (torch.zeros(28, dtype=torch.uint8), r"uint8, \(28,\)"),
@@ -77,7 +86,7 @@ def test_images_whose_meaning_is_certain_are_taken(given):
     ],
 )
 def test_other_images_are_refused(given, shown):
-    message = rf"must be uint8, \(N, 28, 28\), got {shown}; images in 0..1, as ToTensor"
+    message = rf"must be uint8, \(N, 28, 28\), black 0 and white 255, got {shown}"
     with pytest.raises(ParameterError, match=f"^images {message}"):
         as_images(given)
     with pytest.raises(ParameterError, match=f"^test_images {message}"):
@@ -112,8 +121,7 @@ def test_other_labels_are_refused(labels, message):
 @pytest.mark.parametrize(
     ("images", "source", "message"),
     [
-        (IMAGES[:0], "own", "test_images must hold at least one image"),
-        (IMAGES.clamp(max=1), "own", "test_images hold 0 and 1 alone: white must be 255"),
+        (IMAGES[:0], "own", "the number of test_images must be .* at least 1, got 0"),
         (IMAGES, "../up", "source must be 1 to 40 letters"),
     ],
 )
@@ -180,7 +188,7 @@ def test_hold_out_parts_the_training_images(sample):
     assert (part.source, part.title) == ("validation", "a VALIDATION split")
     assert "a VALIDATION split: 2,200 training" in str(part)
     assert len(sample.take(12).hold_out(11).test_images) == 1
-    with pytest.raises(ParameterError, match="at least 12 training images, got 11"):
+    with pytest.raises(ParameterError, match=r"training images must be .* at least 12, got 11"):
         sample.take(11).hold_out(0)
 
 

@@ -6,9 +6,22 @@ import dataclasses
 import pytest
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
 import mnist_lib
-from mnist_lib import Net, ParameterError, RunError, evaluate, get_recipe, infer, train
+from mnist_lib import (
+    Net,
+    ParameterError,
+    Rescaled,
+    RunError,
+    evaluate,
+    get_recipe,
+    infer,
+    predict,
+    train,
+)
+from mnist_lib.augment import Views
+from mnist_lib.evaluation import scale_of, unwrapped
 
 ASSIGNMENT = get_recipe("assignment")
 
@@ -83,7 +96,7 @@ def test_a_net_may_return_logits(part):
         (Own(lambda x: x[..., None]), r"\(125, 10\), .*, got float32, \(125, 10, 1\): see"),
         (Own(lambda x: x.view(-1, 10), classes=90), r"\(125, 10\), .*, got float32, \(1125, 10\)"),
         (Own(classes=9), r"\(125, 10\), .* got float32, \(125, 9\)"),
-        (Own(lambda x: (x, x)), r"\(125, 10\), .* got a tuple: return the scores alone"),
+        (Own(lambda x: (x, x)), r"\(125, 10\), .* nothing else, got a tuple: see the end"),
         (Own(lambda x: x.argmax(dim=1)), r"\(125, 10\), .* got int64, \(125,\)"),
         (nn.Conv2d(3, 10, 3), r"cannot take images of shape \(125, 1, 28, 28\): Giv"),
         (Own, r"net is the class Own: make one, Own\(\)"),
@@ -135,6 +148,60 @@ def test_the_trial_leaves_no_trace(part):
     train(net, part, get_recipe("assignment", epochs=1), verbose=False)
     trial, step, *_ = seen
     assert all(map(torch.equal, trial, step))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.5), (0, 1), (0, 1 / 255), (1, -1)])
+def test_a_net_of_another_scale_gets_its_own(part, mean, std):
+    net, images = Own(), part.test_images[:8]
+    with torch.no_grad():
+        expected = net((images.unsqueeze(1) / 255 - mean) / std)
+    rescaled = Rescaled(net, mean, std)
+    torch.testing.assert_close(infer(rescaled, images), expected, atol=1e-3, rtol=1e-3)
+    for whole in (rescaled, Views(rescaled, get_recipe("views")), torch.compile(rescaled)):
+        assert (unwrapped(whole), scale_of(whole)) == (net, (mean, std))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((Own(), (0.5,), 0.5), r"mean must be a number, .* got \(0.5,\)"),
+        ((Own(), 0.5, 0), "std must be a number other than 0, got 0"),
+        ((Rescaled(Own(), 0.5, 0.5), 0, 1), "net must be a torch.nn.Module, and not in Rescaled"),
+        ((Own, 0.5, 0.5), "net must be a torch.nn.Module, .* got <class"),
+    ],
+)
+def test_scales_that_are_none(arguments, message):
+    with pytest.raises(ParameterError, match=message):
+        Rescaled(*arguments)
+
+
+@pytest.mark.parametrize("call", [infer, lambda net, images: predict(images[0], net)])
+def test_modes_and_random_numbers_are_as_before(part, call):
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), Own(lambda x: F.dropout(x, 0.5)))
+    net.train()[1].eval()
+    state = torch.get_rng_state()
+    call(net, part.test_images[:10])
+    assert [module.training for module in net.modules()] == [True, True, False, True, True]
+    mnist_lib.pretrained("steady")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("end", [torch.sigmoid, lambda x: x.sigmoid().relu()])
+def test_scores_of_a_sigmoid_are_refused_but_can_be_trained(part, capsys, end):
+    recipe = get_recipe("fast", epochs=2)
+    epochs = train(Own(end), part, recipe, verbose=False)
+    assert "lie in 0..1 and do not add up to 1" in capsys.readouterr().err
+    assert len(epochs) == 2
+    for call in (
+        lambda: infer(Own(end), part.test_images),
+        lambda: evaluate(Own(end), part),
+        lambda: predict(part.test_images[0], Own(end)),
+    ):
+        with pytest.raises(ParameterError, match="as after a sigmoid: return the scores before"):
+            call()
+    assert evaluate(Own(end), part, bounded=True) == evaluate(
+        Own(lambda x: end(x).log_softmax(1)), part
+    )
 
 
 def test_half_precision_is_summed_in_single(part):

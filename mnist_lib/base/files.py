@@ -2,6 +2,8 @@
 
 import codecs
 import contextlib
+import errno
+import functools
 import json
 import os
 import shutil
@@ -16,6 +18,10 @@ from .errors import ParameterError, RunError
 HISTORY, WEIGHTS, CURVES = "history.json", "weights.safetensors", "curves.png"
 ASIDE = ".part-"  # prefix of the folders for half-written files
 LOCK = ".lock"
+PATIENCE = 60  # seconds that a study waits for another one, which adds a line to the same file
+BLANK = "\0 \t\r\n"  # a power loss can leave NULs at a file's end
+UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+print_once = functools.cache(print)  # prints the same words only once on the same file
 
 
 def as_path(name: str, value: str | os.PathLike) -> Path:
@@ -32,11 +38,13 @@ def as_path(name: str, value: str | os.PathLike) -> Path:
 
 
 @contextlib.contextmanager
-def _failing_as(sentence: str) -> Iterator[None]:
-    """Raise RunError, the sentence and its reason, for an OSError."""
+def _failing_as(sentence: str, lacking: str = "") -> Iterator[None]:
+    """Raise RunError, the sentence and its reason, for an OSError; or say what it is `lacking`."""
     try:
         yield
     except OSError as error:
+        if lacking and error.errno in UNSUPPORTED:
+            return print_once(lacking, file=sys.stderr)
         raise RunError(f"{sentence}: {error.strerror or error}") from None
 
 
@@ -59,8 +67,7 @@ def read_text(path: Path) -> str:
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file aside, then rename it to `path`: whole or not at all.
 
-    Creates the folder, and returns once the file is flushed to disk. If that fails, raises RunError
-    and leaves an earlier file as it was.
+    Creates the folder; returns once the file is on disk. RunError leaves an earlier file as it was.
     """
     with _failing_as(f"{path} cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,22 +75,24 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
             # The file's own name, since its suffix may choose the format.
             part = Path(aside) / path.name
             write(part)
-            _to_disk(part, os.O_RDWR)
+            _to_disk(part, path.parent, os.O_RDWR)
             os.replace(part, path)
-    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-        _to_disk(path.parent, os.O_RDONLY)
+    with contextlib.suppress(OSError, RunError):  # Windows cannot open a folder
+        _to_disk(path.parent, path.parent, os.O_RDONLY)
 
 
-def _to_disk(path: Path, flags: int) -> None:
-    file = os.open(path, flags)
+def _to_disk(path: Path, folder: Path, flags: int) -> None:
+    file, sentence = os.open(path, flags), f"{folder} cannot be flushed to disk"
     try:
-        os.fsync(file)
+        with _failing_as(sentence, f"{sentence}: a power loss may cost what was written last"):
+            os.fsync(file)
     finally:
         os.close(file)
 
 
 def cut_short(line: str) -> bool:
     """Whether a line is the start of a record that a killed process left unfinished."""
+    line = line.strip(BLANK)
     try:
         json.loads(line)
     except ValueError:
@@ -107,9 +116,9 @@ def append_line(path: Path, line: str) -> None:
                 if cut_short(content[last:].decode("utf-8", "replace")):
                     file.truncate(last)
                 else:
-                    file.write(b"\n")  # a whole line that an editor saved without its end
+                    file.write(b"\n")  # a whole line that an editor saved without its end, or NULs
             file.write(line.encode())
-        _to_disk(path, os.O_RDWR)
+        _to_disk(path, path.parent, os.O_RDWR)
 
 
 def remove(path: Path) -> None:
@@ -118,37 +127,36 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, seconds: float = 0) -> None:
     """Make the folder and try to write to it. Raises RunError if that fails or it is in use."""
-    with lock(folder):
+    with lock(folder, seconds):
         probe = folder / ".writable"
         write_file(probe, lambda path: path.write_text(""))
         remove(probe)
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, seconds: float = 0) -> Iterator[None]:
     """Keep other runs out of `folder` inside the block; remove half-written files of a killed one.
 
     The system frees the lock when the process ends, however it ends. Machines that share a folder
-    may not see each other's locks. Raises RunError if another run holds the lock.
+    may not see each other's locks. Raises RunError if another run holds the lock for `seconds`.
     """
     from filelock import FileLock, Timeout  # a third of the library's import time
 
     if os.path.isfile(folder):
         raise RunError(f"{folder} is a file, not a folder: choose another folder")
-    with _failing_as(f"{folder} cannot be written"):
+    file = FileLock(folder / LOCK)
+    lacking = f"{folder} has no locks: take care that no other run uses it"
+    with _failing_as(f"{folder} cannot be written", lacking):
         folder.mkdir(parents=True, exist_ok=True)
-        file = FileLock(folder / LOCK)
         try:
-            file.acquire(timeout=0)
+            file.acquire(timeout=seconds)
         except Timeout:
-            raise RunError(
-                f"{folder} is in use by another run: wait until it ends, choose another folder or, "
-                f"if no other run is active, remove {folder / LOCK}"
-            ) from None
-        except NotImplementedError:
-            print(f"{folder} has no locks: take care that no other run uses it", file=sys.stderr)
+            hint = f"wait for its end, use another folder or, if none runs, remove {folder / LOCK}"
+            raise RunError(f"{folder} is in use by another run: {hint}") from None
+        except NotImplementedError:  # filelock's word for ENOSYS, before 3.30
+            print_once(lacking, file=sys.stderr)
     try:
         for part in folder.glob(f"{ASIDE}*"):
             shutil.rmtree(part, ignore_errors=True)

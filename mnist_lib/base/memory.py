@@ -11,8 +11,7 @@ from .machine import proc_value
 def keep_freed_memory(device: torch.device) -> None:
     """Make glibc's malloc keep freed blocks for the next step, in the whole process, for good.
 
-    Otherwise every step unmaps activations of several MB and faults them in again. Does nothing
-    for a GPU or with another C library.
+    Otherwise every step unmaps activations of several MB and faults them in again. CPU only.
     """
     if device.type != "cpu" or not _has_glibc():
         return

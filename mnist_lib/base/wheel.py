@@ -138,13 +138,11 @@ def idx_files(packed: bytes) -> list[bytes]:
     """
     with gzip.open(io.BytesIO(packed)) as pickled:
         parts = _ArraysOnly(pickled, encoding="latin1").load()
-    digits = [
-        (numpy.rint(256 * images).astype(numpy.uint8).reshape(-1, 28, 28), labels)
-        for images, labels in parts
-    ]
-    train = [numpy.concatenate(part) for part in zip(*digits[:2], strict=True)]
+    train = [numpy.concatenate(part) for part in zip(*parts[:2], strict=True)]
     files = []
-    for values in (*train, *digits[2]):
+    for values in (*train, *parts[2]):
+        if values.ndim == 2:  # images
+            values = numpy.rint(256 * values).reshape(-1, 28, 28)
         header = bytes((0, 0, 8, values.ndim)) + numpy.array(values.shape, ">u4").tobytes()
         files.append(header + values.astype(numpy.uint8).tobytes())
     return files

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ..base.errors import MnistLibError
+from ..base.errors import MnistLibError, exit_in_a_sentence
 from ..runs.folder import pretrained, trained_recipes
 from .prepare import predict
 
@@ -11,18 +11,19 @@ from .prepare import predict
 def main() -> None:
     parser = argparse.ArgumentParser(prog="mnist_lib.digits", description=__doc__)
     parser.add_argument("pictures", nargs="+", help="image files (PNG, JPEG, ...), one digit each")
-    recipes = trained_recipes()
-    parser.add_argument("--weights", default="steady", choices=recipes, help="their recipe")
-    args = parser.parse_args()
-    net = pretrained(args.weights)
+    names = f"{', '.join(trained_recipes())}, or the folder of a run"
+    parser.add_argument("--weights", default="steady", help=f"of {names}; by default steady")
     failed = False
-    for picture in args.pictures:
-        try:
-            prediction = predict(picture, net)
-            print(f"{picture}: {prediction.digit}\n{prediction}")
-        except MnistLibError as error:
-            failed = True
-            print(f"{parser.prog}: {error}", file=sys.stderr)
+    with exit_in_a_sentence(parser.prog):
+        args = parser.parse_intermixed_args()
+        net = pretrained(args.weights)
+        for picture in args.pictures:
+            try:
+                prediction = predict(picture, net)
+                print(f"{picture}: {prediction.digit}\n{prediction}")
+            except MnistLibError as error:
+                failed = True
+                print(f"{parser.prog}: {error}", file=sys.stderr)
     sys.exit(failed)
 
 

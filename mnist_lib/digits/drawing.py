@@ -11,9 +11,8 @@ import torch
 import torch.nn as nn
 from torch.nn.utils import fusion, skip_init
 
-from ..augment import MEAN, STD
 from ..base.errors import ParameterError
-from ..evaluation import check_net, crop_of, unwrapped
+from ..evaluation import check_net, crop_of, scale_of, unwrapped
 from ..net import FastNet, LeanNet, Net, SmallNet, SprintNet
 
 PAGE = Path(__file__).with_name("drawing.html")
@@ -27,7 +26,8 @@ def page(net: nn.Module) -> str:
     layers = _layers(net)
     weights = torch.cat([part.flatten() for layer in layers for part in layer.pop("weights")])
     encoded = base64.b64encode(weights.numpy().astype("<f4").tobytes()).decode()
-    embedded = {"mean": MEAN, "sd": STD, "crop": crop_of(net), "layers": layers, "weights": encoded}
+    mean, std = scale_of(net)
+    embedded = {"mean": mean, "sd": std, "crop": crop_of(net), "layers": layers, "weights": encoded}
     return PAGE.read_text(encoding="utf-8").replace(">NET<", f">{json.dumps(embedded)}<")
 
 
@@ -53,7 +53,7 @@ def _layers(net: nn.Module) -> list[dict]:
     if type(net) not in supported:
         names = ", ".join(kind.__name__ for kind in supported)
         raise ParameterError(f"net must be one of {names}, got a {type(net).__name__}")
-    net = copy.deepcopy(net).cpu().eval()
+    net = copy.deepcopy(net).cpu().float().eval()
     fold = None
     if isinstance(net, Net):
         convs = [net.conv1, net.conv2, net.conv3, net.conv4, net.conv5, net.conv6, net.conv7]

@@ -47,7 +47,7 @@ class Prediction(NamedTuple):
 def predict(image, net: nn.Module | None = None) -> Prediction:
     """Classify a picture of a single digit, given in any form that `prepare` takes.
 
-    The default net is `pretrained("steady")`.
+    The default net is `pretrained("steady")`; any other is called as `infer` does.
     """
     prepared = prepare(image)
     output = infer(pretrained("steady") if net is None else net, prepared)

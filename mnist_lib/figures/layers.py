@@ -17,9 +17,14 @@ from ..evaluation import call_net, check_net, crop_of, unwrapped
 
 # Layers in which each output sees one pixel. By convention, normalisation counts as such.
 _POINTWISE = (_BatchNorm, _DropoutNd, nn.GroupNorm, nn.LayerNorm, nn.Identity, nn.Flatten)
+_POINTWISE_FILES = (nn.ReLU.__module__, nn.ZeroPad2d.__module__)  # activations and paddings
+_TILES = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Linear, nn.PixelUnshuffle)
 # Receptive fields as the assignment's table prints them, from conv1 to conv7.
 PRINTED = (3, 3, 5, 5, 10, 12, 12, 14, 14, 28, 30, 30, 32, 32)
 MORE_PATHS = "the data takes more than one path; a layer table needs a single path"
+MIXED = "it also uses a parameter of no layer, or other images"
+MOVED = "pixels are lost, added, moved or mixed between; make a pooling or padding a module"
+BITS = 10  # of a number of rows, a pair of images each: see _Trace
 
 
 @dataclass(frozen=True)
@@ -71,93 +76,102 @@ class LayerTable(tuple):
         return self.table._repr_html_()
 
 
+@torch.no_grad()
 def layer_table(net: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> LayerTable:
     """The layers of a CNN whose data takes a single path, in the order of that path.
 
     Follows `rf += (k - 1) * jump; jump *= stride` (Araujo, Norris and Sim, "Computing Receptive
     Fields of Convolutional Neural Networks", Distill 2019), with k = 1 + dilation * (kernel - 1),
     on a copy of `net` in evaluation mode. Activations may be functions, but pooling must be a
-    module. A layer called twice gets two rows, with its parameters in the first.
+    module, unless a linear layer follows. A layer called twice has its parameters in the first row.
     """
     check_net(net)
-    net = copy.deepcopy(unwrapped(net)).eval()
-    # With a gradient, so that autograd records the data's path.
-    image = next(net.parameters()).new_zeros((2, *input_shape), requires_grad=True)
-    trace = _Trace(tuple(min(side, crop_of(net, side)) for side in input_shape[1:]))
-    hook_leaves(net, trace.leave, trace.enter)
-    output = call_net(net, image, input_shape)
-    if not trace.rows or not trace.follows(output):
-        raise ParameterError(f"the net's output does not come from its last layer: {MORE_PATHS}")
+    trace, side = _Trace(), crop_of(net, input_shape[-1])
+    try:
+        net = copy.deepcopy(unwrapped(net)).eval()
+        hook_leaves(net, trace.leave)
+        for parameter in net.parameters():
+            parameter.fill_(torch.nan)  # it shows if one is used outside its layer
+    except (RuntimeError, TypeError) as error:  # from computed weights, or torch.jit
+        raise ParameterError(f"net cannot be copied and hooked: {error}") from error
+    start = max(0, (input_shape[-1] - side) // 2)
+    image = next(net.parameters()).new_zeros((2 * BITS, *input_shape))
+    middle = image[..., start : start + side, start : start + side]
+    middle.copy_(trace.mark(middle, tuple(middle.shape[2:])))
+    trace.seen("the net's output", call_net(net, image, input_shape))
+    if not trace.rows:
+        raise ParameterError("the net's forward calls no layer as a module")
     return LayerTable(trace.rows)
 
 
-def hook_leaves(
-    net: nn.Module, leave: Callable, enter: Callable | None = None
-) -> list[RemovableHandle]:
-    """Hook the leaf modules of `net`.
-
-    `enter(name, module, inputs)` runs before each, `leave(name, module, inputs, output)` after it.
-    """
+def hook_leaves(net: nn.Module, leave: Callable) -> list[RemovableHandle]:
+    """Hook leaf modules: `leave(name, module, args, kwargs, output)` may return a new output."""
     leaves = [(name, part) for name, part in net.named_modules() if not list(part.children())]
-    hooks = [part.register_forward_hook(partial(leave, name)) for name, part in leaves]
-    if enter:
-        hooks += [part.register_forward_pre_hook(partial(enter, name)) for name, part in leaves]
-    return hooks
+    return [p.register_forward_hook(partial(leave, n), with_kwargs=True) for n, p in leaves]
 
 
 class _Trace:
-    """Collects the layers on the data's path, row by row."""
+    """Collects the layers on the data's path, row by row.
 
-    def __init__(self, spatial: tuple[int, ...]):
-        self.spatial = spatial  # height and width of the latest output that has them
+    Each output becomes numbers with nan at marks, so the next layer's input shows what it sees.
+    One image of each pair is marked, by a bit of the number of rows: two rows' marks reach both
+    images of some pair, the nan of a parameter both of every pair.
+    """
+
+    def __init__(self):
         self.rows: list[Layer] = []
-        self._nodes: dict = {}  # from the autograd node of an output to its row number
-        self._counted: set[int] = set()  # ids of the parameters in earlier rows
 
-    def enter(self, name: str, module: nn.Module, inputs: tuple) -> None:
-        """Check that a layer follows the previous row."""
-        if not self.follows(inputs[0]):
-            raise ParameterError(f"layer {name!r} does not follow the previous one: {MORE_PATHS}")
-        shape = tuple(inputs[0].shape[2:])
-        if shape and shape != self.spatial:
-            problem = f"gets {shape}, but the previous layer returned {self.spatial}"
-            raise ParameterError(f"layer {name!r} {problem}: a pooling between must be a module")
+    def mark(self, output: torch.Tensor, spatial: tuple[int, ...]) -> torch.Tensor:
+        """Numbers of the shape of `output`, nan at the marks."""
+        self.spatial = spatial  # height and width of the latest output that has them
+        self._marked = 2 * torch.arange(BITS) + (len(self.rows) >> torch.arange(BITS) & 1)
+        marks = _marks(*output.shape[1:]) if output.dim() == 2 else _marks(1, *output.shape[2:])
+        numbers = torch.linspace(0.5, 1, output.numel()).view(output.shape)
+        numbers[self._marked] = numbers[self._marked].masked_fill(marks, torch.nan)
+        return numbers.to(output)
 
-    def leave(self, name: str, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        """Add the layer's row."""
+    def seen(self, what: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Where a tensor has the latest marks: (BITS, *). Raises ParameterError for others."""
+        if not isinstance(tensor, torch.Tensor) or tensor.shape[:1] != (2 * BITS,):
+            raise ParameterError(f"{what} must be one tensor, a row per image")
+        nan = tensor.isnan().cpu()
+        others = nan[self._marked ^ 1].flatten(1).any(1)
+        if others.any():
+            reason = MIXED if others.all() else MORE_PATHS
+            raise ParameterError(f"{what} does not come from the last layer alone: {reason}")
+        return nan[self._marked]
+
+    def leave(self, name: str, module: nn.Module, args: tuple, kwargs: dict, output):
+        """Check that a layer follows the previous row, add its row, mark its output."""
         field, jump = (self.rows[-1].receptive_field, self.rows[-1].jump) if self.rows else (1, 1)
-        kernel, stride = _kernel_and_stride(name, module, self.spatial)
-        field += (kernel - 1) * jump
-        jump *= stride
-        linear = isinstance(module, nn.Linear)
-        self.spatial = (1, 1) if linear else tuple(output.shape[2:]) or self.spatial
-        own = [p for p in module.parameters() if p.requires_grad and id(p) not in self._counted]
-        self._counted.update(map(id, own))
-        self._nodes[output.grad_fn] = len(self.rows)
-        shape, parameters = tuple(output.shape[1:]), sum(p.numel() for p in own)
-        self.rows.append(Layer(name, type(module).__name__, shape, parameters, field, jump))
-
-    def follows(self, tensor) -> bool:
-        """Whether a tensor depends only on the last row's output or, before any row, the image."""
-        if not isinstance(tensor, torch.Tensor):
-            return False
-        if tensor.grad_fn is None:  # the image itself, or detached
-            return tensor.requires_grad and not self.rows
-        found, seen, nodes = set(), set(), [tensor.grad_fn]
-        while nodes:
-            node = nodes.pop()
-            if node in self._nodes:
-                found.add(self._nodes[node])
-            elif node is not None and node not in seen:
-                seen.add(node)
-                if not isinstance(getattr(node, "variable", None), nn.Parameter | None):
-                    found.add(-1)  # the image
-                nodes += [parent for parent, _ in node.next_functions]
-        return found == {len(self.rows) - 1}
+        output, *indices = output if isinstance(output, tuple) else (output,)
+        linear, before = isinstance(module, nn.Linear), self.spatial
+        after = (1, 1) if linear else tuple(output.shape[2:]) or before
+        kernel, stride = _kernel_and_stride(name, module, before, after)
+        seen = self.seen(f"the input of layer {name!r}", *args, *kwargs.values())
+        if linear or seen.dim() < 4:
+            whole = seen[:2].any(-1).all()  # from the first pixel to the last
+        else:
+            whole = torch.equal(seen.any(1), _marks(*before))
+        if not whole:
+            raise ParameterError(f"layer {name!r} does not get the last output as it is: {MOVED}")
+        size = field + (kernel - 1) * jump, jump * stride
+        shape = tuple(output.shape[1:])
+        parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        module.requires_grad_(False)  # no later row counts them
+        self.rows.append(Layer(name, type(module).__name__, shape, parameters, *size))
+        return (self.mark(output, after), *indices) if indices else self.mark(output, after)
 
 
-def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -> tuple[int, int]:
-    """Effective kernel size and stride, in pixels of the layer's input."""
+def _marks(*shape: int) -> torch.Tensor:
+    """Marked: the first place of a shape, the last, then BITS - 2 times all; bool (BITS, *)."""
+    places = torch.ones(BITS, torch.Size(shape).numel(), dtype=torch.bool)
+    places[0, 1:] = places[1, :-1] = False
+    return places.view(BITS, *shape)
+
+
+def _kernel_and_stride(name: str, module: nn.Module, before: tuple, after: tuple) -> tuple:
+    """Effective kernel size and stride, from the (height, width) before and after the layer."""
 
     def side(what: str, value) -> int:
         pair = (value, value) if isinstance(value, int) else tuple(value)
@@ -169,16 +183,11 @@ def _kernel_and_stride(name: str, module: nn.Module, spatial: tuple[int, ...]) -
         dilation = side("dilation", getattr(module, "dilation", 1))
         kernel = 1 + dilation * (side("kernel_size", module.kernel_size) - 1)
         return kernel, side("stride", module.stride)
-    if isinstance(module, nn.PixelUnshuffle):
-        return module.downscale_factor, module.downscale_factor
-    if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d | nn.Linear):
-        before = side("spatial input", spatial)  # a linear layer sees all of it
-        after = 1 if isinstance(module, nn.Linear) else side("target size", module.output_size)
-        if before % after:
-            problem = f"pools {before} pixels to {after}, which does not divide them evenly"
-            raise ParameterError(f"layer {name!r} {problem}")
-        return before // after, before // after
-    if type(module).__module__ == nn.ReLU.__module__ or isinstance(module, _POINTWISE):
+    if isinstance(module, _TILES):
+        old, new = side("spatial input", before), side("spatial output", after)
+        if old % new:
+            raise ParameterError(f"layer {name!r} pools {old} pixels to {new}, not evenly")
+        return old // new, old // new
+    if type(module).__module__ in _POINTWISE_FILES or isinstance(module, _POINTWISE):
         return 1, 1
-    kind = type(module).__name__
-    raise ParameterError(f"layer {name!r} is a {kind}, whose receptive field is unknown")
+    raise ParameterError(f"layer {name!r} is a {type(module).__name__}, of unknown receptive field")

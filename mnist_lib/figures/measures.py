@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn as nn
+from torch import Tensor
 
+from .. import evaluation
 from ..augment import MOVES, augment, denormalize, normalize
-from ..base.arrays import as_images
+from ..base.arrays import as_images, as_labels
 from ..base.errors import check
-from ..evaluation import device_of, evaluating, infer, log_probabilities, unwrapped
 from ..recipe import get_recipe
 from .layers import hook_leaves
 
@@ -23,37 +24,41 @@ DISTORTIONS = {
 
 
 @torch.no_grad()
-def feature_maps(net: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
+def feature_maps(net: nn.Module, image: Tensor) -> dict[str, Tensor]:
     """Each layer's output for one uint8 image (28, 28): float32 (C, H, W) by layer name.
 
     For a `Views` net, only the inner net's.
     """
-    net = unwrapped(net)
     with _outputs(net) as maps:
-        infer(net, as_images(image)[:1])
+        evaluation.unwrapped(net)(_inputs(net, image)[:1])
     return {name: output[0].cpu() for name, output in maps.items() if output.dim() == 4}
 
 
 @contextlib.contextmanager
-def _outputs(net: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
+def _outputs(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Layer outputs by name, from the last call in the block; the net is in evaluation mode."""
-    maps = {}
-    with evaluating(net), contextlib.ExitStack() as hooks:
-        for hook in hook_leaves(net, lambda name, _, __, output: maps.update({name: output})):
+    net, maps = evaluation.unwrapped(net), {}
+    with evaluation.in_mode(net, training=False), contextlib.ExitStack() as hooks:
+        for hook in hook_leaves(net, lambda name, *call: maps.update({name: call[-1]})):
             hooks.enter_context(hook)
         yield maps
 
 
-def effective_receptive_field(net: nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
+def _inputs(net: nn.Module, images: Tensor) -> Tensor:
+    """The images as the input of the net inside its wrappers."""
+    images = as_images(images).to(evaluation.device_of(net))
+    return normalize(images, *evaluation.scale_of(net))
+
+
+def effective_receptive_field(net: nn.Module, layer: str, images: Tensor) -> Tensor:
     """How much each pixel affects the middle output of a layer: (28, 28), summing to 1.
 
     The mean absolute gradient over the layer's channels and the uint8 images (N, 28, 28): Luo et
     al., "Understanding the Effective Receptive Field", 2016. For a `Views` net, only the inner net.
     """
-    net = unwrapped(net)
-    inputs = normalize(as_images(images).to(device_of(net))).requires_grad_()
+    inputs = _inputs(net, images).requires_grad_()
     with _outputs(net) as maps, torch.enable_grad():
-        net(inputs)
+        evaluation.unwrapped(net)(inputs)
         check("layer", layer, layer in maps, f"one of {', '.join(maps)}")
         output = maps[layer]
         middle = output[:, :, output.shape[2] // 2, output.shape[3] // 2]
@@ -64,22 +69,23 @@ def effective_receptive_field(net: nn.Module, layer: str, images: torch.Tensor) 
     return field / field.sum()
 
 
-def saliency(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def saliency(net: nn.Module, images: Tensor) -> Tensor:
     """How much each pixel of uint8 images (N, 28, 28) affects the answer: float32 (N, 28, 28).
 
     The absolute gradient of the most probable digit's log-probability, scaled per image to at most
     1: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2014.
     """
-    images = as_images(images).to(device_of(net))
-    answer = log_probabilities(net, images)
+    images = as_images(images).to(evaluation.device_of(net))
+    logits = evaluation.are_logits(evaluation.scores(net, images))
+    answer = evaluation.log_probabilities(net, logits)
     inputs = normalize(images).requires_grad_()
-    with evaluating(net), torch.enable_grad():
+    with evaluation.in_mode(net, training=False), torch.enable_grad():
         best = answer(inputs).max(dim=1).values.sum()
         slope = torch.autograd.grad(best, inputs)[0].squeeze(1).abs().cpu()
     return slope / slope.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
 
 
-def distort(images: torch.Tensor, kind: str, amount: float, seed: int = 0) -> torch.Tensor:
+def distort(images: Tensor, kind: str, amount: float, seed: int = 0) -> Tensor:
     """Distort uint8 images (N, 28, 28), all by the same signed amount; `seed` is for noise."""
     check("kind", kind, kind in DISTORTIONS, f"one of {', '.join(DISTORTIONS)}")
     if not amount:
@@ -94,32 +100,29 @@ def distort(images: torch.Tensor, kind: str, amount: float, seed: int = 0) -> to
 
 
 def robustness(
-    net: nn.Module, images: torch.Tensor, labels: torch.Tensor, kind: str, amounts: list[float]
+    net: nn.Module, images: Tensor, labels: Tensor, kind: str, amounts: list[float]
 ) -> list[float]:
     """Accuracy (%) on uint8 images (N, 28, 28) with labels (N,), at each amount of distortion."""
-    changed = (distort(as_images(images), kind, amount) for amount in amounts)
-    right = (infer(net, images).argmax(dim=1).cpu() == labels.cpu() for images in changed)
+    images = as_images(images)
+    labels = as_labels(labels, len(images)).cpu()
+    changed = (distort(images, kind, amount) for amount in amounts)
+    right = (evaluation.infer(net, images).argmax(dim=1).cpu() == labels for images in changed)
     return [100 * correct.float().mean().item() for correct in right]
 
 
-def calibration(
-    labels: torch.Tensor, log_probabilities: torch.Tensor, bins: int = 10
-) -> list[tuple[float, float, int]]:
-    """Mean confidence (%), accuracy (%) and number of images in each non-empty confidence bin.
+def calibration(labels: Tensor, log_probabilities: Tensor) -> list[tuple[float, float, int]]:
+    """Mean confidence (%), accuracy (%) and number of images in each non-empty tenth of confidence.
 
-    Takes labels (N,) and log-probabilities (N, 10); `bins` of equal width.
+    Takes labels (N,) and log-probabilities (N, 10).
     """
     confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
-    right = (predictions == labels.cpu()).float()
-    places = (bins * confidence).long().clamp(max=bins - 1)
-    inside = [places == place for place in places.unique()]
-    return [
-        (100 * confidence[b].mean().item(), 100 * right[b].mean().item(), b.sum().item())
-        for b in inside
-    ]
+    right = (predictions == as_labels(labels, len(predictions)).cpu()).float()
+    tenths = (10 * confidence).long().clamp(max=9)
+    bins = [(confidence[tenths == at], right[tenths == at]) for at in tenths.unique()]
+    return [(100 * sure.mean().item(), 100 * hit.mean().item(), len(hit)) for sure, hit in bins]
 
 
-def expected_calibration_error(labels: torch.Tensor, log_probabilities: torch.Tensor) -> float:
+def expected_calibration_error(labels: Tensor, log_probabilities: Tensor) -> float:
     """Mean gap between confidence and accuracy (points) over ten bins, weighted by images.
 
     Takes labels (N,) and log-probabilities (N, 10). From Naeini, Cooper and Hauskrecht 2015.

@@ -14,12 +14,14 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ..augment import augment, denormalize, random_affine
+from ..base.arrays import as_labels
 from ..base.errors import check_whole
 from ..curves import COLORS, axes
 from ..recipe import Recipe
 from .layers import LayerTable
 
 LABEL = WRONG = COLORS[1]
+CENTRED = {"ha": "center", "va": "center", "fontsize": 8}
 
 
 def plot_digits(
@@ -84,14 +86,14 @@ def plot_confusion(
 ) -> Axes:
     """Confusion matrix of labels and predictions (N,); only mistakes are coloured."""
     ax = ax or axes(5.6)
-    counts = torch.bincount(10 * labels.cpu() + predictions.cpu(), minlength=100).view(10, 10)
+    true, predicted = (as_labels(answers, len(labels)).cpu() for answers in (labels, predictions))
+    counts = torch.bincount(10 * true + predicted, minlength=100).view(10, 10)
     mistakes = counts.clone().fill_diagonal_(0)
     ax.imshow(mistakes.numpy(), cmap="Reds")
     for true, predicted in counts.nonzero().tolist():
         strong = mistakes[true, predicted] > 0.6 * mistakes.max()
         color = "white" if strong else "0.4" if true == predicted else "black"
-        style = {"ha": "center", "va": "center", "color": color, "fontsize": 8}
-        ax.text(predicted, true, counts[true, predicted].item(), **style)
+        ax.text(predicted, true, counts[true, predicted].item(), color=color, **CENTRED)
     ax.set_title(f"{mistakes.sum().item()} mistakes in {len(labels):,} test images of {of}")
     ax.set(xlabel="predicted", ylabel="true", xticks=range(10), yticks=range(10))
     return ax
@@ -102,22 +104,21 @@ def plot_mistakes(
     labels: Tensor,
     log_probabilities: Tensor,
     of: str = "MNIST",
-    columns: int = 10,
     rows: int = 4,
     marked: Container[int] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """The misclassified images, most confident first, as `true→predicted confidence`.
+    """The misclassified images, ten a row, most confident first: `true→predicted confidence`.
 
     Takes images (N, 28, 28), labels (N,), log-probabilities (N, 10); frames the `marked` indices.
     """
     confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
-    labels = labels.cpu()
+    labels = as_labels(labels, len(predictions)).cpu()
     wrong = torch.nonzero(predictions != labels).flatten()
-    wrong = wrong[confidence[wrong].argsort(descending=True)][: columns * rows]
+    wrong = wrong[confidence[wrong].argsort(descending=True)][: 10 * rows]
     captions = [f"{labels[i]}→{predictions[i]} {confidence[i]:.0%}" for i in wrong.tolist()]
     framed = [place for place, index in enumerate(wrong.tolist()) if index in marked]
-    ax = plot_captioned(images.cpu()[wrong], captions, columns, framed, ax)
+    ax = plot_captioned(images.cpu()[wrong], captions, 10, framed, ax)
     ax.set_title(f"mistakes on {of}: true→predicted, confidence")
     return ax
 
@@ -131,10 +132,9 @@ def plot_captioned(
 ) -> Axes:
     """Images (N, 28, 28), each below its caption; the `framed` positions (from 0) get a frame."""
     ax = _tiles(F.pad(images.cpu(), (0, 0, 9, 0)), columns, ax, "")  # 9 pixels for the caption
-    style = {"ha": "center", "va": "center", "color": WRONG, "fontsize": 8}
     for place, caption in enumerate(captions):
         left, top = _corner(place, columns, height=37)
-        ax.text(left + 14, top + 5, caption, **style)
+        ax.text(left + 14, top + 5, caption, color=WRONG, **CENTRED)
         if place in framed:
             _frame(ax, left, top + 9, 28)
     return ax
@@ -244,7 +244,6 @@ def _canvas(images: Tensor, columns: int, empty: float) -> Tensor:
     """Images (N, height, width) as a grid of `columns` in a single tensor, padded with `empty`."""
     count, height, width = images.shape
     rows = max(1, -(-count // columns))
-    canvas = images.new_full((rows * columns, height, width), empty)
-    canvas[:count] = images
-    canvas = canvas.view(rows, columns, height, width).transpose(1, 2)
+    full = F.pad(images, (0, 0, 0, 0, 0, rows * columns - count), value=empty)
+    canvas = full.view(rows, columns, height, width).transpose(1, 2)
     return canvas.reshape(rows * height, columns * width)

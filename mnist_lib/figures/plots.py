@@ -13,10 +13,10 @@ from ..curves import COLORS, DOTTED, GREY, THIS, axes, numbers
 from ..history import TARGET, History
 from .measures import calibration
 
+Studies = dict[str, list[History]]  # each study's runs, by its name
 
-def plot_luck(
-    studies: dict[str, list[History]], this: History | None = None, ax: Axes | None = None
-) -> Axes:
+
+def plot_luck(studies: Studies, this: History | None = None, ax: Axes | None = None) -> Axes:
     """Last and best epochs: a dot and a circle per run, a row per study, a star for `this` run.
 
     The bar shows ± the standard error of an accuracy over 10,000 test images.
@@ -48,9 +48,7 @@ def plot_luck(
     return ax
 
 
-def plot_band(
-    studies: dict[str, list[History]], this: History | None = None, ax: Axes | None = None
-) -> Axes:
+def plot_band(studies: Studies, this: History | None = None, ax: Axes | None = None) -> Axes:
     """Mean and range of accuracy over each study's seeds, by epoch, and `this` run."""
     ax = ax or axes()
     for (name, runs), color in zip(studies.items(), itertools.cycle(COLORS)):
@@ -101,13 +99,11 @@ def plot_calibration(
 
 
 def plot_robustness(
-    curves: dict[str, dict[str, list[float]]],
-    amounts: dict[str, list[float]],
-    units: dict[str, str],
+    kinds: dict[str, dict[str, list[float]]], amounts: dict[str, list[float]], units: dict[str, str]
 ) -> Figure:
     """Test accuracy (%) by amount of distortion: a panel per kind, a line per net."""
     figure, panels = plt.subplots(2, 2, figsize=(8, 6), layout="constrained", sharey=True)
-    for ax, (kind, lines) in zip(panels.flat, curves.items(), strict=True):
+    for ax, (kind, lines) in zip(panels.flat, kinds.items(), strict=True):
         for (name, accuracy), color in zip(lines.items(), itertools.cycle(COLORS)):
             ax.plot(amounts[kind], accuracy, ".-", color=color, label=name)
         ax.set(xlabel=f"{kind}: {units[kind]}", ylabel="test accuracy (%)")

@@ -19,10 +19,9 @@ def _read(name: str) -> str:
 def logged_runs() -> list[History]:
     """Both runs of the assignment's net that its author published.
 
-    The first is the assignment's log, 19 epochs, shipped verbatim as `logged_run.txt`. Its 17th
-    test line shows 99.44%, though the assignment's text says epoch 18 reached it first. It is the
-    26th execution of S4/EVA4_Assignment4.ipynb in github.com/Nildk123/EVA_2. The second run,
-    `second_run.csv`, is the 29th.
+    The first is the assignment's log, 19 epochs, verbatim in `logged_run.txt`. Its 17th test line
+    shows 99.44%, though the assignment says epoch 18 reached it first. It is the 26th execution of
+    S4/EVA4_Assignment4.ipynb in github.com/Nildk123/EVA_2; the second, `second_run.csv`, the 29th.
     """
     second = []
     for row in csv.DictReader(_read("second_run.csv").splitlines()):
@@ -66,8 +65,7 @@ def recorded_runs(history: History) -> list[History]:
 def recorded_ideas() -> dict[str, tuple[float, float, float]]:
     """What `steady` gains on held-out training images if an idea is removed or changed.
 
-    By idea, in points of accuracy: the mean difference over folds, its standard error, and the
-    prediction made before the runs.
+    By idea, in points of accuracy: mean difference over folds, standard error, prior prediction.
     """
     return {
         row["idea"]: (float(row["difference"]), float(row["error"]), float(row["predicted"]))

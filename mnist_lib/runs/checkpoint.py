@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..base import __version__
-from ..base.errors import RunError
+from ..base.errors import DataError, RunError
 from ..base.files import CURVES, HISTORY, WEIGHTS, as_path, lock, read_bytes, remove, write_file
 from ..history import Epoch, History, save_history
 from ..recipe import differences
@@ -118,7 +118,7 @@ class Checkpoints:
         for path in _paths(self.folder):
             try:
                 history, values = _read(path)
-            except _Damaged as error:
+            except DataError as error:
                 damaged.append(f"{path} is damaged ({error})")
                 continue
             self._check_same_run(history.record)
@@ -132,9 +132,7 @@ class Checkpoints:
         if damaged:
             raise RunError(f"{'; '.join(damaged)}; none is intact: remove {self.folder}, {ANEW}")
         if (self.folder / HISTORY).exists():
-            raise RunError(
-                f"{self.folder} holds the history of a run but no checkpoint to go on from: {OTHER}"
-            )
+            raise RunError(f"{self.folder} has a history but no checkpoint to go on from: {OTHER}")
         return []
 
     def _check_same_run(self, saved: dict) -> None:
@@ -160,9 +158,8 @@ class Checkpoints:
                 module.set_rng_state(states[self.device.type], *self._which)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
-            raise RunError(
-                f"{path} does not fit this run's net and optimiser ({reason}): {OTHER}"
-            ) from None
+            misfit = f"{path} does not fit this run's net and optimiser ({reason})"
+            raise RunError(f"{misfit}: {OTHER}") from None
 
     def _resumed(self, record: dict) -> dict:
         """The saved record, with a note if the run resumes in another environment."""
@@ -183,10 +180,6 @@ def epochs_kept(folder: Path) -> int:
     return max(map(_epoch, _paths(folder)), default=0)
 
 
-class _Damaged(Exception):
-    pass
-
-
 def _paths(folder: Path) -> list[Path]:
     """Newest first, by epoch: clocks may go backwards."""
     paths = [path for path in folder.glob("checkpoint-*.pt") if _epoch(path)]
@@ -199,23 +192,21 @@ def _epoch(path: Path) -> int:
 
 
 def _read(path: Path) -> tuple[History, dict]:
-    """A checkpoint's history, and all its values."""
+    """A checkpoint's history, and all its values. Raises DataError if it is damaged."""
     try:
         content = read_bytes(path)
     except RunError as error:
         raise RunError(f"{error}; mend that, then run again to go on") from None
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[:-size]).digest() != content[-size:]:
-        raise _Damaged(f"its {len(content)} bytes do not match their SHA-256")
+        raise DataError(f"its {len(content)} bytes do not match their SHA-256")
     try:
         # weights_only: nothing in the file can run.
         values = torch.load(io.BytesIO(content[:-size]), map_location="cpu", weights_only=True)
         if values["format"] == FORMAT:
             return History.from_json(values["history"], name=str(path)), values
-        written = f"{values['mnist_lib']} in checkpoint format {values['format']}"
+        written = f"mnist_lib {values['mnist_lib']} in format {values['format']}"
     except Exception as error:  # a pickle can raise anything
-        raise _Damaged(f"no checkpoint of this library: {str(error).partition('. ')[0]}") from None
-    raise RunError(
-        f"{path} was written by mnist_lib {written}, and mnist_lib {__version__} reads format "
-        f"{FORMAT}: finish the run with that version, {ANEW}"
-    )
+        raise DataError(f"no checkpoint of this library: {str(error).partition('. ')[0]}") from None
+    read = f"mnist_lib {__version__} reads format {FORMAT}"
+    raise RunError(f"{path} is by {written}, and {read}: finish it with that version, {ANEW}")

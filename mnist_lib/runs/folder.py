@@ -5,19 +5,23 @@ import io
 import json
 import operator
 import os
-import re
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 
+from ..augment import MEAN, STD
 from ..base.errors import RunError, as_seed, check
 from ..base.files import HISTORY, WEIGHTS, as_path, check_writable, lock, read_bytes, write_file
 from ..data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, check_data
-from ..evaluation import check_net, crop_of, unwrapped
+from ..evaluation import check_net, crop_of, scale_of, unwrapped
 from ..history import History, check_history, load_history, save_history
 from ..recipe import RECIPES, Recipe, check_recipe, differences, make_net
+from .checkpoint import epochs_kept
 
+# Where others' checkpoints have their state_dict.
+NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
+UNFINISHED = "a run without its final weights: train in its folder again, which goes on to its end"
 PRETRAINED = Path(__file__).parent / "pretrained"  # a run's folder for each recipe
 
 
@@ -72,9 +76,9 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
             if name in ours and name in theirs and differ(theirs[name], ours[name]):
                 raise RunError(f"{folder} holds a run of another {name}: choose another folder")
     # Copies, since safetensors refuses tensors that share memory.
-    net = unwrapped(net)
-    weights = {name: tensor.clone().contiguous() for name, tensor in net.state_dict().items()}
-    content = save(weights, {"crop": str(crop_of(net))})
+    tensors = unwrapped(net).state_dict().items()
+    weights = {name: part.clone().contiguous() for name, part in tensors}
+    content = save(weights, {"crop": _view_of(net)})
     with lock(folder):
         save_history(folder / HISTORY, history)
         write_file(folder / WEIGHTS, lambda path: path.write_bytes(content))
@@ -90,28 +94,33 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     whole, net = net, unwrapped(net)
     path = as_path("path", path)
     if path.is_dir():
+        if epochs_kept(path) and not (path / WEIGHTS).exists():
+            raise RunError(f"{path} holds {UNFINISHED}")
         path /= WEIGHTS
     content = read_bytes(path)
     by_torch = content.startswith((b"PK", b"\x80"))  # a zip file, or torch's older pickles
     weights, metadata = (_parse_torch if by_torch else _parse_safetensors)(path, content)
-    crop, own_crop = metadata.get("crop"), crop_of(net)
-    if crop is not None and crop != str(own_crop):
-        raise RunError(
-            f"{path} holds weights for the middle {crop} pixels of the images, and this net looks "
-            f"at {own_crop}: make it with FastNet(crop={crop}), or make_net and the run's recipe"
-        )
+    crop, own_crop = metadata.get("crop"), _view_of(whole)
+    if crop not in (None, own_crop):
+        advice = "make it with make_net and the run's recipe, in Rescaled if there is a scale"
+        raise RunError(f"{path} is for crop {crop}, and this net has crop {own_crop}: {advice}")
     own = net.state_dict()
-    if weights.keys() != own.keys():  # saved from a wrapped net
-        weights = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): w for name, w in weights.items()}
+    for prefix in {name.removesuffix(next(iter(own))) for name in weights}:
+        if weights.keys() == {prefix + name for name in own}:  # saved from a net that held it
+            weights = {name: weights[prefix + name] for name in own}
     for name in (*own, *weights):
         needed, found = (_describe(t[name]) if name in t else "none" for t in (own, weights))
         if needed != found:
-            raise RunError(
-                f"{path} holds the weights of another net than {type(net).__name__}: {name} is "
-                f"{found} there, {needed} here"
-            )
+            other = f"weights of another net than {type(net).__name__}"
+            raise RunError(f"{path} holds {other}: {name} is {found} there, {needed} here")
     net.load_state_dict(weights)
     return whole
+
+
+def _view_of(net: nn.Module) -> str:
+    """What a net sees, which the shapes of its weights do not tell: its crop, and another scale."""
+    scale = scale_of(net)
+    return str(crop_of(net)) if scale == (MEAN, STD) else f"{crop_of(net)}, scale {scale}"
 
 
 def _describe(tensor: torch.Tensor) -> str:
@@ -137,7 +146,8 @@ def pretrained(name: str | os.PathLike) -> nn.Module:
     recipe = load_history(folder).recipe
     if recipe is None:
         raise RunError(f"the run in {folder} has no recipe of this library: its net is unknown")
-    return load_weights(make_net(recipe), folder).eval()
+    with torch.random.fork_rng(devices=[]):  # for the initial weights
+        return load_weights(make_net(recipe), folder).eval()
 
 
 def _parse_safetensors(path: Path, content: bytes) -> tuple[dict, dict]:
@@ -153,10 +163,8 @@ def _parse_safetensors(path: Path, content: bytes) -> tuple[dict, dict]:
     try:
         weights = load(content)
     except SafetensorError as error:
-        raise RunError(
-            f"{path} is no whole safetensors file ({error}): name a weights.safetensors or .pt, or "
-            "the folder of a run"
-        ) from None
+        advice = "name a weights.safetensors or .pt, or the folder of a run"
+        raise RunError(f"{path} is no whole safetensors file ({error}): {advice}") from None
     # The file starts with the length of its JSON header, in 8 bytes, and the header.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return weights, header.get("__metadata__", {})
@@ -174,10 +182,15 @@ def _parse_torch(path: Path, content: bytes) -> tuple[dict, dict]:
             raise RunError(f"{path} holds {objects}: {advice}") from None
         raise RunError(f"{path} is no whole file of torch.save") from None
     if isinstance(weights, dict):
-        nested = (weights.get(name) for name in ("state_dict", "model_state_dict", "model"))
-        weights = next((value for value in nested if isinstance(value, dict)), weights)
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
-    ):
+        if "mnist_lib" in weights:
+            raise RunError(f"{path} is a checkpoint of {UNFINISHED}")
+        weights = next(filter(_is_state_dict, map(weights.get, NESTED)), weights)
+    if not _is_state_dict(weights):
         raise RunError(f"{path} holds a {type(weights).__name__} that is no state_dict: {advice}")
     return weights, {}
+
+
+def _is_state_dict(value) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(part, torch.Tensor) for name, part in value.items()
+    )

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn as nn
 
 from .. import evaluation
 from ..augment import normalize
-from ..base.errors import ParameterError, RunError, as_seed, check_flags
+from ..base.errors import ParameterError, RunError, as_seed, check, check_flags
 from ..base.machine import environment
 from ..data import MNIST, check_data
 from ..history import Epoch
@@ -27,11 +28,8 @@ def check_arguments(
     check_flags(resume=resume)
     data.check_batch_size(recipe.batch_size)
     crop = evaluation.crop_of(net, recipe.crop)
-    if crop != recipe.crop:
-        raise ParameterError(
-            f"net looks at the middle {crop} pixels of the images, recipe {recipe.name!r} at "
-            f"{recipe.crop}: make the net with make_net(recipe)"
-        )
+    expected = f"{recipe.crop}, as make_net gives it for recipe {recipe.name!r}"
+    check("the net's crop", crop, crop == recipe.crop, expected)
     return recipe.for_source(data.source), as_seed(seed)
 
 
@@ -46,41 +44,43 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
     """A function from net's input to log-probabilities, as `log_probabilities` returns.
 
     Tries the net on a training batch first, and raises ParameterError if it cannot learn from it.
+    What it can learn from, but hardly means, is said on stderr.
     """
-    forward = evaluation.log_probabilities(net, data.test_images)
+    tried = data.test_images[: evaluation.TEST_BATCH]
+    answers = evaluation.scores(net, torch.cat([tried, tried]))
+    logits = evaluation.are_logits(answers)
+    if logits and evaluation.are_bounded(answers):
+        print(f"{evaluation.BOUNDED}: they are taken for scores", file=sys.stderr)
+    first, second = answers.split(len(tried))
+    if ((first - second).abs() > 1e-3 * (1 + first.abs())).any():
+        random = "the net's answer is random in evaluation, too, and so are its results"
+        advice = "for dropout, use nn.Dropout, or F.dropout with training=self.training"
+        print(f"{random}: {advice}", file=sys.stderr)
     size, device = recipe.batch_size, evaluation.device_of(net)
     inputs = normalize(data.train_images[: min(size, evaluation.TEST_BATCH)].to(device))
     inputs = middle(inputs, evaluation.crop_of(net))  # as in training
     counts = (recipe.epoch_images(e, len(data.train_images)) for e in (1, min(2, recipe.epochs)))
     single = any(count % size == 1 % size for count in counts)
-    before, was_training = copy.deepcopy(net.state_dict()), net.training
+    before = copy.deepcopy(net.state_dict())
     try:
-        with torch.random.fork_rng(devices=[]):
-            net.train()
+        with evaluation.in_mode(net, training=True):
             output = evaluation.checked_output(net, inputs, "in training ")
             if single:
                 net(inputs[:1])
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # torch's message for a batch norm
             raise
-        raise ParameterError(
-            f"with batch_size {size} a batch is one image, too few for this net's batch norm: "
-            "choose another batch_size"
-        ) from None
+        single = f"with batch_size {size} a batch is one image, too few for this net's batch norm"
+        raise ParameterError(f"{single}: choose another batch_size") from None
     finally:
         net.load_state_dict(before)
-        net.train(was_training)
     if not output.requires_grad:
-        raise ParameterError(
-            "the net's output depends on no parameter that is trained: keep requires_grad on, and "
-            "no_grad and detach out of its forward"
-        )
-    if evaluation.are_logits(output.detach()) != (forward is not net):
-        raise ParameterError(
-            "the net returns log-probabilities in one of training and evaluation, and scores in "
-            "the other: return the same in both"
-        )
-    return forward
+        advice = "keep requires_grad on, and no_grad and detach out of its forward"
+        raise ParameterError(f"the net's output depends on no parameter that is trained: {advice}")
+    if evaluation.are_logits(output.detach()) != logits:
+        kinds = "log-probabilities in one of training and evaluation, and scores in the other"
+        raise ParameterError(f"the net returns {kinds}: return the same in both")
+    return evaluation.log_probabilities(net, logits)
 
 
 def check_same_net(net: nn.Module, data: MNIST, epochs: list[Epoch]) -> None:
@@ -91,11 +91,9 @@ def check_same_net(net: nn.Module, data: MNIST, epochs: list[Epoch]) -> None:
     if not epochs:
         return
     last = epochs[-1]
-    _, correct = evaluation.evaluate(net, data)
+    _, correct = evaluation.evaluate(net, data, bounded=True)
     # Rounding on another machine may change a few answers.
     if abs(correct - last.correct) > 2 + len(data.test_images) / 200:
-        raise RunError(
-            "the run's folder holds the run of another net: with its weights this net gets "
-            f"{correct} of {last.images} images right, not {last.correct}; name another folder, or "
-            "train anew with resume=False"
-        )
+        score = f"gets {correct} of {last.images} images right, not {last.correct}"
+        other = f"the folder holds the run of another net: with its weights this net {score}"
+        raise RunError(f"{other}; name another folder, or train anew with resume=False")

@@ -7,19 +7,19 @@ epoch: stop and start a study as you like. With --scheduler the workers of a Das
 runs; with --verify a recorded run is made again.
 """
 
-import argparse
 import ast
 import dataclasses
 import sys
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 
 import joblib
 
 from ..base.errors import check_whole, exit_in_a_sentence
-from ..history import load_study
+from ..base.files import read_text
+from ..history import History, load_study, summary
 from ..recipe import get_recipe
 from .studies import study
-from .summary import summary
 from .verify import verify
 
 
@@ -30,9 +30,7 @@ def seed_range(text: str) -> list[int]:
     seeds = range(int(first), int(last or first) + 1) if whole else ()
     if 0 < len(seeds) <= 10_000:
         return list(seeds)
-    raise argparse.ArgumentTypeError(
-        f"must be a seed or a range such as 0-9, of 10,000 at most, got {text!r}"
-    )
+    raise ArgumentTypeError(f"must be a seed or a range such as 0-9, 10,000 at most, got {text!r}")
 
 
 def setting(text: str) -> tuple[str, bool | int | float | str]:
@@ -44,14 +42,15 @@ def setting(text: str) -> tuple[str, bool | int | float | str]:
         return name, value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mnist_lib.study", description=__doc__)
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="mnist_lib.study", description=__doc__)
     add = parser.add_argument
     add("file", type=Path, help="where the runs are kept, one line each")
-    add("--recipe", nargs="+", default=["assignment"], help="recipes by name")
-    add("--net", nargs="+", help="nets by name, instead of the recipes' own")
-    add("--set", nargs="*", type=setting, default=[], help="fields of the recipes, as in epochs=3")
-    add("--seeds", type=seed_range, default="0-9", help="one seed or a range: 0-9")
+    many = {"action": "extend", "default": []}  # a flag given twice adds to what it has
+    add("--recipe", nargs="+", **many, help="recipes by name; by default assignment")
+    add("--net", nargs="+", **many, help="nets by name, instead of the recipes' own")
+    add("--set", nargs="*", type=setting, **many, help="recipes' fields: epochs=3; the last counts")
+    add("--seeds", type=seed_range, **many, help="one seed or a range; by default 0-9")
     add("--processes", type=int, help="runs at a time; by default one per core")
     add("--threads", type=int, default=1, help="of each run")
     folds = "train on 55,000 images and test on the 5,000 others, fold by fold; no test set"
@@ -63,9 +62,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify_line(file: Path, line: int) -> None:
-    runs = load_study(file)
-    check_whole("verify", line, most=len(runs))
-    holds, result = verify(runs[line - 1], runs)
+    lines = read_text(file).splitlines()
+    check_whole("verify", line, most=len(lines))
+    run = History.from_json(lines[line - 1], f"{file}, line {line}")
+    holds, result = verify(run, load_study(file))
     print(f"{file}, line {line}: {result}")
     if not holds:
         sys.exit(1)
@@ -73,23 +73,20 @@ def _verify_line(file: Path, line: int) -> None:
 
 def main() -> None:
     parser = _parser()
-    args = parser.parse_args()
-    wanted, cores = (args.processes or 1) * args.threads, joblib.cpu_count()
-    if args.verify is None and args.scheduler is None and wanted > cores:
-        print(
-            f"{args.processes or 1} processes of {args.threads} threads each want {wanted} cores, "
-            f"and there are {cores}: they will wait for each other",
-            file=sys.stderr,
-        )
     with exit_in_a_sentence(parser.prog, "stopped; the same command goes on with it"):
+        args = parser.parse_args()
+        wanted, cores = (args.processes or 1) * args.threads, joblib.cpu_count()
+        if args.verify is None and args.scheduler is None and wanted > cores:
+            crowd = f"{args.processes or 1} processes of {args.threads} threads each want {wanted}"
+            print(f"{crowd} cores of {cores}: they will wait for each other", file=sys.stderr)
         if args.verify is not None:
             return _verify_line(args.file, args.verify)
-        recipes = [get_recipe(name, **dict(args.set)) for name in args.recipe]
+        recipes = [get_recipe(name, **dict(args.set)) for name in args.recipe or ["assignment"]]
         if args.net:
             recipes = [dataclasses.replace(r, net=net) for r in recipes for net in args.net]
         how = (args.processes, args.threads, args.validation, args.data_dir, args.scheduler)
-        histories = study(args.file, recipes, args.seeds, *how)
-        for recipe in recipes:
+        histories = study(args.file, recipes, args.seeds or range(10), *how)
+        for recipe in dict.fromkeys(recipes):
             runs = [run for run in histories if run.recipe == recipe]
             print(f"{recipe.name}, net {recipe.net}: {summary(runs)}")
 

@@ -1,6 +1,7 @@
 """A run as a job, for a process of its own on this machine or a worker of a Dask cluster."""
 
 import contextlib
+import pkgutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ import torch
 import torch.nn as nn
 from tqdm import tqdm
 
+from ..base import __version__
 from ..base.errors import ParameterError, RunError, check
 from ..base.memory import peak_memory
 from ..data import FOLDS, load_mnist
@@ -26,8 +28,7 @@ from .processes import own_processes
 class Job:
     """One run: everything that a process on any machine needs to make it.
 
-    With `source` "validation", seed n trains on 55,000 of the training images and is tested on the
-    5,000 others, fold n (modulo 12).
+    With `source` "validation", seed n is tested on fold n (modulo 12): see `MNIST.hold_out`.
     """
 
     recipe: Recipe
@@ -93,25 +94,31 @@ def in_processes(processes: int) -> Iterator[Callable[[Job], Future]]:
 def on_cluster(scheduler: str) -> Iterator[Callable[[Job], Future]]:
     """A function that submits a job to the workers of a Dask cluster, of one thread each.
 
-    A job whose worker is lost starts again on another. Raises RunError if no scheduler answers.
+    A lost worker's job starts again on another. RunError if none answers, or lacks this mnist_lib.
     """
     try:
         from dask.distributed import Client
     except ImportError:
-        raise ParameterError(
-            "a scheduler needs dask.distributed, which is not installed: "
-            "pip install 'dask[distributed]'"
-        ) from None
+        raise ParameterError("a scheduler needs Dask: pip install 'dask[distributed]'") from None
     try:
         client = Client(scheduler, timeout=10, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"no Dask scheduler answers at {scheduler!r}: {error}") from None
     with client:
-        pool = client.get_executor(pure=False)
+        ask = pkgutil.resolve_name, f"{__name__}:__version__"
         try:
-            yield lambda job: pool.submit(_run_on_worker, job)
-        finally:
-            pool.shutdown(wait=False)
+            found = client.run(*ask, on_error="return") | {scheduler: client.run_on_scheduler(*ask)}
+            if len(found) == 1:
+                print(f"{scheduler} has no workers yet: waiting for one", flush=True)
+                found["its first worker"] = client.submit(*ask, pure=False).result()
+        except Exception as error:  # an import can raise anything
+            found = {scheduler: error}
+        for where, version in found.items():
+            if version != __version__:
+                need = f"mnist_lib {__version__}, as this machine has, for scheduler and workers"
+                raise RunError(f"install {need}: an import at {where} gave {version!r}")
+        pool = client.get_executor(pure=False)
+        yield lambda job: pool.submit(_run_on_worker, job)
 
 
 def _run(job: Job) -> History:
@@ -124,8 +131,6 @@ def _run_on_worker(job: Job) -> History:
 
     worker = get_worker()
     if worker.state.nthreads != 1:
-        raise RunError(
-            f"worker {worker.address} has {worker.state.nthreads} threads, which would share their "
-            "random numbers: start it with --nthreads 1, as many workers as cores"
-        )
+        advice = "which would share random numbers: start it with --nthreads 1, one per core"
+        raise RunError(f"worker {worker.address} has {worker.state.nthreads} threads, {advice}")
     return _run(job)

@@ -5,15 +5,15 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 import joblib
 from tqdm import tqdm
 
-from ..base.errors import DataError, ParameterError, RunError, check, check_whole
-from ..base.files import LOCK, append_line, as_path, check_writable
+from ..base.errors import DataError, ParameterError, RunError, as_seed, check, check_whole
+from ..base.files import LOCK, PATIENCE, append_line, as_path, check_writable, lock
 from ..data import load_mnist
 from ..history import History, load_study
 from ..recipe import Recipe, check_recipe
@@ -36,20 +36,20 @@ def study(
     per core; or on all workers of the Dask cluster whose `scheduler` has this address, such as
     "tcp://10.0.0.1:8786", each of which finds MNIST on its own machine.
 
-    Each run becomes a line of `file`, a .jsonl. Raises RunError if a run fails; those that ended
-    are in the file, and the same call continues.
+    Each run becomes a line of `file`, a .jsonl. RunError if a run fails; the same call continues.
     """
     file = _study_file(file)
     unfinished = file.with_suffix(".unfinished")  # checkpoints of the runs under way
-    if unfinished.is_file():
-        raise ParameterError(f"{unfinished} is a file where the checkpoints go: name another file")
+    check("seeds", seeds, isinstance(seeds, Iterable), "a list of seeds, such as range(10)")
+    seeds = [as_seed(seed) for seed in seeds]
+    check("validation", validation, isinstance(validation, bool), "True or False")
     check_whole("threads", threads)
     if processes is not None and scheduler is not None:
         raise ParameterError("processes are of this machine, a scheduler has its own: name one")
     processes = max(1, joblib.cpu_count() // threads) if processes is None else processes
     check_whole("processes", processes)
-    wanted = {}
-    for recipe in [recipes] if isinstance(recipes, Recipe) else recipes:
+    wanted, one = {}, isinstance(recipes, str) or not isinstance(recipes, Iterable)
+    for recipe in [recipes] if one else recipes:
         check_recipe(recipe)
         for seed in seeds:
             source = "validation" if validation else "mnist"
@@ -61,7 +61,7 @@ def study(
     if jobs:
         if scheduler is None:
             load_mnist(data_dir, source="mnist")  # download or fail once, not in every process
-        check_writable(unfinished)
+        check_writable(unfinished, PATIENCE)
         with on_cluster(scheduler) if scheduler else in_processes(processes) as submit:
             _run_all(jobs, submit, file)
         done = runs_by_key(file)
@@ -76,7 +76,6 @@ def study(
 
 def _study_file(file: str | os.PathLike) -> Path:
     file = as_path("file", file)
-    check("file", str(file), bool(file.name), "the name of a file")
     if file.is_dir():
         raise ParameterError(f"{file} is a folder: name a file, such as {file / 'seeds.jsonl'}")
     return file if file.suffix == ".jsonl" else file.with_name(f"{file.name}.jsonl")
@@ -100,8 +99,12 @@ def _run_all(jobs: list[Job], submit: Callable[[Job], Future], file: Path) -> No
             for future in sorted(ended, key=lambda f: f.cancelled() or f.exception() is not None):
                 job = pending.pop(future)
                 history = _result(future, file)
-                append_line(file, history.to_json())
                 score = f"best {history.best.score}, final {history.final.score}"
+                with lock(file.with_suffix(".unfinished"), PATIENCE):
+                    if job.key in runs_by_key(file):
+                        score = f"not added again, {file} has it from another study"
+                    else:
+                        append_line(file, history.to_json())
                 tqdm.write(f"{job}: {score}", file=sys.stdout)
             left = sum(job.recipe.epochs - job.epochs_kept for job in pending.values())
             if total - left > bar.n:
@@ -116,16 +119,12 @@ def _result(future: Future, file: Path) -> History:
     except Exception as error:  # a worker of a cluster can raise anything
         expected = isinstance(error, RunError)
         reason = error if expected else f"a run was given up: {type(error).__name__}: {error}"
-        raise RunError(
-            f"{reason}; {file} keeps the runs that ended: once the cause is gone, the same command "
-            "goes on"
-        ) from error
+        again = "once the cause is gone, the same command goes on"
+        raise RunError(f"{reason}; {file} keeps the runs that ended: {again}") from error
 
 
 def runs_by_key(file: Path) -> dict[tuple, History]:
-    """The runs of a study's file, each by its recipe, seed and source, as `Job.key`."""
-    runs = {}
-    for run in load_study(file) if file.exists() else []:
-        if run.recipe:  # else from a version with other fields
-            runs.setdefault((run.recipe, run.record.get("seed"), run.source), run)
-    return runs
+    """The first run of a study's file for each recipe, seed and source, as `Job.key`."""
+    runs = reversed(load_study(file) if file.exists() else [])
+    # Without a recipe, a run is from a version with other fields.
+    return {(run.recipe, run.record.get("seed"), run.source): run for run in runs if run.recipe}

@@ -11,9 +11,8 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     """Train a recorded run again: whether it holds, and the result in a sentence or two.
 
     It holds if every epoch has the same count and losses to the bit. A machine that rounds
-    differently cannot give those: there the last epoch's accuracy must lie within what two seeds
-    differ by, 2.8 sd of those `others` of the same recipe and source; chance exceeds that in one
-    case of 20.
+    differently cannot give those: there the last epoch's accuracy must be within 2.8 sd of those
+    `others` of the same recipe and source, which two seeds exceed by chance in one case of 20.
     """
     _, again = job_of(run).run(verbose)
     if _bits(again) == _bits(run):
@@ -23,20 +22,14 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     if theirs == ours:
         return False, f"NOT the same bits, though the machine is the same, {ours}: {result}"
     result = f"other bits, as expected of another machine ({theirs} there, {ours} here): {result}"
-    accuracies = [
-        other.final.accuracy
-        for other in others
-        if (other.recipe, other.source) == (run.recipe, run.source)
-    ]
-    if len(accuracies) < 3:
+    same = [o for o in others if (o.recipe, o.source) == (run.recipe, run.source)]
+    if len(same) < 3:
         return False, f"{result}; too few seeds of the recipe to say how much is chance"
-    most = 1.96 * math.sqrt(2) * statistics.stdev(accuracies)
+    most = 1.96 * math.sqrt(2) * statistics.stdev(other.final.accuracy for other in same)
     difference = again.final.accuracy - run.final.accuracy
     holds = abs(difference) <= most
-    return holds, (
-        f"{result}. That is {difference:+.2f} points, {'within' if holds else 'NOT within'} the "
-        f"{most:.2f} that two seeds differ by"
-    )
+    within = f"{'within' if holds else 'NOT within'} the {most:.2f} that two seeds differ by"
+    return holds, f"{result}. That is {difference:+.2f} points, {within}"
 
 
 def _bits(run: History) -> list[tuple]:

@@ -175,9 +175,10 @@ def colab(source: Path = NOTEBOOK, dist: Path = ROOT / "dist") -> Path:
     return target
 
 
-def draw(target: Path = ROOT / "dist" / "draw.html") -> Path:
-    """Write the page to draw a digit on, with the weights of `steady`."""
-    write_file(target, lambda path: path.write_text(drawing.page(pretrained("steady")), "utf-8"))
+def draw(weights: str, target: Path = ROOT / "dist" / "draw.html") -> Path:
+    """Write the page to draw a digit on, with the weights that `pretrained` has by this name."""
+    page = drawing.page(pretrained(weights))
+    write_file(target, lambda path: path.write_text(page, "utf-8"))
     return target
 
 
@@ -239,6 +240,7 @@ def _cell(notebook, name: str):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("run", "colab", "draw", "record", "tables"))
+    parser.add_argument("--weights", default="steady", help="to draw: a recipe or a run's folder")
     args, parameters = parser.parse_known_args()
     if parameters and args.task != "run":
         parser.error(f"{args.task} takes no {parameters[0]!r}")
@@ -249,7 +251,7 @@ def main() -> None:
             written = colab(notebook).relative_to(ROOT)
             print(f"wrote {written}; upload it to Colab and choose Run all")
     elif args.task == "draw":
-        print(f"wrote {draw().relative_to(ROOT)}; open it in a browser")
+        print(f"wrote {draw(args.weights).relative_to(ROOT)}; open it in a browser")
     elif args.task == "record":
         print(f"executed {NOTEBOOK.relative_to(ROOT)}; its run is {record().relative_to(ROOT)}")
     else:

@@ -56,6 +56,13 @@ def test_files_as_people_have_them(tmp_path, idx_files, cache, inner, packed, do
         load_mnist(tmp_path, "mnist")
 
 
+def test_a_whole_copy_is_taken_beside_a_damaged_one(tmp_path, idx_files, cache, capsys):
+    for name, content in idx_files.items():
+        write(tmp_path, {name: content[:-9], f"{name}.gz": gzip.compress(content)})
+    assert idx(load_mnist(tmp_path, "mnist").train_images) == idx_files[IMAGES]
+    assert f"{IMAGES} is not MNIST's" in capsys.readouterr().err
+
+
 def test_missing_files_are_named_and_a_stray_one_hides_none(tmp_path, idx_files, cache):
     write(tmp_path, idx_files)
     write(tmp_path / "MNIST" / "raw", {LABELS: b"stray"})

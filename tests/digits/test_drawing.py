@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from mnist_lib import ParameterError, infer, pretrained, set_seed
+from mnist_lib import ParameterError, Rescaled, infer, pretrained, set_seed
 from mnist_lib.digits import drawing
 from mnist_lib.net import LEAN, WIDTHS, FastNet, LeanNet, Net, SmallNet, SprintNet
 
@@ -33,11 +33,14 @@ def lively(net):
     return net
 
 
-@pytest.mark.parametrize("name", ["steady", "fast", "Net", "SprintNet", "p998", "p1000"])
+NAMES = ("steady", "fast", "Net", "Rescaled", "SprintNet", "p998", "p1000")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_browser_computes_what_torch_does(browser, sample, name):
     set_seed(0)
     nets = {"Net": Net(), "SprintNet": SprintNet(20), "p998": SmallNet(WIDTHS["p998"], 24)}
-    nets["p1000"] = LeanNet(LEAN["p1000"])
+    nets |= {"p1000": LeanNet(LEAN["p1000"]), "Rescaled": Rescaled(Net(), 0.5, 0.25)}
     net = lively(nets[name]) if name in nets else pretrained(name)
     images = sample.test_images[:100]
     page = browser.new_page()
@@ -68,7 +71,7 @@ def test_a_stroke_is_read_as_a_one(browser, width, touch):
 
 
 def test_drawing_leaves_the_net_as_it_was():
-    nets = [FastNet(), SprintNet(), SmallNet(WIDTHS["p998"]), LeanNet(LEAN["p1000"])]
+    nets = [FastNet(), SprintNet().bfloat16(), SmallNet(WIDTHS["p998"]), LeanNet(LEAN["p1000"])]
     net = nets[0].train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     state = torch.get_rng_state()

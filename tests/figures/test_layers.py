@@ -1,8 +1,10 @@
 """Receptive fields: by hand, and what is refused. `test_inside` compares them with gradients."""
 
 import pytest
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.utils import parametrizations, prune
 
 from mnist_lib import Net, ParameterError, layer_table
 from mnist_lib.net import SprintNet
@@ -45,12 +47,14 @@ def test_another_net():
 
 
 class Shaped(nn.Module):
-    """Three convolutions that keep the size; a function says which way the data takes."""
+    """Convolutions that keep the size, and more; a function says which way the data takes."""
 
     def __init__(self, forward):
         super().__init__()
         self.one, self.two = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 5, padding=2)
         self.three, self.relu = nn.Conv2d(1, 1, 3, padding=1), nn.ReLU(inplace=True)
+        self.pool, self.pad = nn.MaxPool2d(2, return_indices=True), nn.ZeroPad2d(1)
+        self.linear, self.scale = nn.Linear(1, 10), nn.Parameter(torch.ones(1))
         self.way = forward
 
     def forward(self, x):
@@ -66,7 +70,38 @@ def test_a_layer_that_is_called_thrice_has_its_parameters_once():
     assert [layer.parameters for layer in table] == [10, 0, 0, 0]
 
 
-PATHS, POOLED = "more than one path", r"'two' gets \(14, 14\).*\(28, 28\): a pooling between"
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_data_that_autograd_cannot_follow_and_pooling_that_a_linear_layer_sees(mode):
+    def forward(net, x):
+        x = net.two(input=net.one(net.pad(net.pool(x)[0])).detach())
+        return net.linear(F.max_pool2d(x, 2).amax((2, 3)))
+
+    with mode():
+        table = layer_table(Shaped(forward))
+    rows = {layer.name: (layer.receptive_field, layer.jump) for layer in table}
+    by_hand = {"pool": (2, 2), "pad": (2, 2), "one": (6, 2), "two": (14, 2)}
+    assert rows == by_hand | {"linear": (14 + 15 * 2, 32)}  # one adds no padding of its own
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (torch.jit.script, "not supported on ScriptModules"),
+        (lambda net: prune.identity(net[0], "weight"), "graph leaves"),
+        (lambda net: nn.utils.weight_norm(net[0]), "graph leaves"),
+        (lambda net: parametrizations.spectral_norm(net[0]), "a _SpectralNorm, of unknown"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_net_whose_layers_are_no_longer_torchs_is_refused(change, reason):
+    net = nn.Sequential(nn.Conv2d(1, 1, 3))
+    changed = change(net)
+    with pytest.raises(ParameterError, match=reason):
+        layer_table(changed if isinstance(changed, torch.jit.ScriptModule) else net)
+
+
+PATHS, MOVED = "more than one path", "does not get the last output as it is: pixels are lost"
+OUTSIDE = "output .*: it also uses a parameter of no layer, or other images"
 
 
 @pytest.mark.parametrize(
@@ -75,11 +110,20 @@ PATHS, POOLED = "more than one path", r"'two' gets \(14, 14\).*\(28, 28\): a poo
         (nn.Sequential(nn.Conv2d(1, 1, (3, 1))), r"'0' has a kernel_size of \(3, 1\)"),
         (nn.Sequential(nn.ConvTranspose2d(1, 1, 3)), "'0' is a ConvTranspose2d"),
         (nn.Sequential(nn.Conv2d(1, 1, 1), nn.AdaptiveAvgPool2d(5)), "pools 28 pixels to 5"),
-        (Shaped(lambda net, x: net.two(F.max_pool2d(net.one(x), 2))), POOLED),
+        (Shaped(lambda net, x: net.two(F.max_pool2d(net.one(x), 2))), f"'two' {MOVED}"),
+        (Shaped(lambda net, x: net.two(F.max_pool2d(net.one(x), 3, 1, 1))), f"'two' {MOVED}"),
+        (Shaped(lambda net, x: net.two(F.pad(net.one(x), (1, 1, 1, 1)))), f"'two' {MOVED}"),
+        (Shaped(lambda net, x: net.one(x[..., ::2, ::2])), f"'one' {MOVED}"),
+        (Shaped(lambda net, x: net.linear(net.one(x)[:, :, 13, 13])), f"'linear' {MOVED}"),
+        (Shaped(lambda net, x: net.linear(net.one(x)[..., :9].mean((2, 3)))), f"'linear' {MOVED}"),
+        (Shaped(lambda net, x: net.one(x) * net.scale), OUTSIDE),
+        (Shaped(lambda net, x: F.conv2d(net.one(x), net.two.weight)), OUTSIDE),
+        (Shaped(lambda net, x: (net.one(x), 1)), "output must be one tensor"),
+        (Shaped(lambda net, x: x), "calls no layer"),
         (Shaped(lambda net, x: net.three(net.one(x) + net.two(x))), f"'two' .*{PATHS}"),
         (Shaped(lambda net, x: net.three(x + net.one(x))), f"'three' .*{PATHS}"),
         (Shaped(lambda net, x: x + net.one(x)), f"output .*{PATHS}"),
-        (Shaped(lambda net, x: net.one(x.detach())), PATHS),
+        (Shaped(lambda net, x: net.two(net.relu(net.one(x)) + x)), f"'two' .*{PATHS}"),
         (nn.Sequential(nn.Conv2d(3, 1, 3)), r"cannot take images of shape \(1, 28, 28\): Given"),
         (nn.Flatten(), "net must be a torch.nn.Module with parameters"),
     ],

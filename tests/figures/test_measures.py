@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn as nn
 
-from mnist_lib import FastNet, Net, ParameterError, get_recipe, layer_table, pretrained
-from mnist_lib.augment import Views
+from mnist_lib import FastNet, Net, ParameterError, get_recipe, layer_table, normalize, pretrained
+from mnist_lib.augment import Rescaled, Views
 from mnist_lib.figures import measures
 from mnist_lib.net import set_seed
 
@@ -25,6 +25,15 @@ def test_feature_maps_have_the_layers_shapes_inside_views_too(net, sample):
     assert torch.equal(*fields)
     with pytest.raises(ParameterError, match="one of conv1"):
         measures.effective_receptive_field(views, "conv9", images)
+
+
+def test_a_net_of_another_scale_sees_its_own(sample):
+    net, images = Net().eval(), sample.test_images[:2]
+    expected = net.conv1(normalize(images, 0.5, 0.25))[0]
+    rescaled = Rescaled(net, 0.5, 0.25)
+    assert torch.equal(measures.feature_maps(rescaled, images[0])["conv1"], expected)
+    field = measures.effective_receptive_field(rescaled, "conv7", images)
+    assert not torch.equal(field, measures.effective_receptive_field(net, "conv7", images))
 
 
 @pytest.mark.parametrize("make", [Net, lambda: FastNet(24)])
@@ -77,6 +86,7 @@ def test_distortions_do_what_they_say(sample):
 def test_robustness_falls_with_the_distortion(net, sample):
     digits = sample.test_images[:200], sample.test_labels[:200]
     upright, turned, head = measures.robustness(net, *digits, "rotation", [0, 45, 180])
+    assert measures.robustness(net, *(part.numpy() for part in digits), "scale", [0]) == [upright]
     assert upright > 97
     assert upright > turned > head
 

@@ -13,9 +13,9 @@ from mnist_lib import (
     get_recipe,
     logged_run,
     recorded_studies,
+    summary,
 )
 from mnist_lib.grade.verdict import findings, luck_table, verdict
-from mnist_lib.study.summary import summary
 from tests.test_history import make
 
 

@@ -58,7 +58,7 @@ def test_rows_are_printed_and_added_to_a_file(monkeypatch, measured, capsys, tmp
     [
         (["--rounds", "0"], "whole numbers from 1 to 10**6, got '0'"),
         (["--batches", "32", "x"], "whole numbers from 1 to 10**6, got 'x'"),
-        (["--images", "100"], "batch_size is 128, but there are only 100"),
+        (["--images", "100"], "at most 100, the number of training images, got 128"),
     ],
 )
 @pytest.mark.usefixtures("mnist")

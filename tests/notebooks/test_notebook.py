@@ -125,7 +125,7 @@ def test_a_finished_run_is_shown_again(notebook, quick):
 BAD = [
     ({"epochs": 0}, "ParameterError: epochs must be a whole number of at least 1, got 0"),
     ({"recipe": "best"}, "ParameterError: recipe must be one of assignment, steady, fast, "),
-    ({"batch_size": 501}, "ParameterError: batch_size is 501, but there are only 500"),
+    ({"batch_size": 501}, "ParameterError: batch_size must be at most 500"),
     ({"seed": "x"}, "ParameterError: seed must be a whole number"),
     ({"threads": 0}, "ParameterError: threads must be a whole number from 1 to 256, got 0"),
     ({"resume": "no"}, "ParameterError: resume must be True or False, got 'no'"),

@@ -115,15 +115,24 @@ def test_unless_asked(part, tmp_path, undisturbed):
     assert names(tmp_path) == FINISHED, "nothing of the old"
 
 
+class AlwaysDropout(nn.Module):
+    """As F.dropout without `training`: random in evaluation, too."""
+
+    def forward(self, x):
+        return nn.functional.dropout(x)
+
+
 @on_devices
-def test_what_the_net_draws_itself_goes_on(part, tmp_path, device):
+@pytest.mark.parametrize("dropout", [nn.Dropout, AlwaysDropout])
+def test_what_the_net_draws_itself_goes_on(part, tmp_path, capsys, device, dropout):
     def net(_):
-        layers = nn.Flatten(), nn.Dropout(), nn.Linear(784, 10), nn.LogSoftmax(dim=1)
+        layers = nn.Flatten(), dropout(), nn.Linear(784, 10), nn.LogSoftmax(dim=1)
         return nn.Sequential(*layers).to(device)
 
     crash(part, tmp_path, 6, net=net)
     torch.rand(5, device=device)
     again, whole = (run(part, folder, net=net) for folder in (tmp_path, None))
+    assert ("random in evaluation" in capsys.readouterr().err) is (dropout is AlwaysDropout)
     if device == "cpu":
         assert again == whole
     losses = [[epoch["test_loss"] for epoch in epochs] for epochs, *_ in (again, whole)]
@@ -184,7 +193,7 @@ def sealed(values, save=torch.save):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (os.remove, "holds the history of a run but no checkpoint to go on from: choose another"),
+        (os.remove, "has a history but no checkpoint to go on from: choose another"),
         (lambda path: path.unlink() or path.mkdir(), r"2\.pt cannot be read: Is a dir.*; mend th"),
         (lambda path: path.write_bytes(b""), r"2\.pt .* \(its 0 .*; .*1\.pt .* \(its 0 .*: remove"),
         ([], NO_CHECKPOINT),

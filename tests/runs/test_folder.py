@@ -1,6 +1,7 @@
 """A run's folder has whole files or none; what cannot be read is refused in one sentence."""
 
 import dataclasses
+import errno
 import shutil
 import statistics
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn as nn
 
 import mnist_lib
-from mnist_lib import FastNet, Net, ParameterError, RunError, SprintNet, get_recipe
+from mnist_lib import FastNet, Net, ParameterError, Rescaled, RunError, SprintNet, get_recipe, train
 from mnist_lib.base.files import append_line, write_file
 from mnist_lib.history import load_history, save_history
 from mnist_lib.runs.folder import PRETRAINED, load_weights, pretrained, run_folder, save_run
@@ -44,7 +45,9 @@ def test_run_reads_back(tmp_path):
 def test_weights_know_their_crop(tmp_path, saved, crop, other, looks_at):
     save_run(tmp_path, HISTORY, saved)
     load_weights(saved, tmp_path)
-    with pytest.raises(RunError, match=f"the middle {crop} pixels .* looks at {looks_at}: make it"):
+    with pytest.raises(
+        RunError, match=f"for crop {crop}, and this net has crop {looks_at}"
+    ):
         load_weights(other, tmp_path)
 
 
@@ -52,7 +55,14 @@ SAVED = Net().state_dict()
 WRAPPED = {f"module._orig_mod.{name}": tensor for name, tensor in SAVED.items()}
 
 
-@pytest.mark.parametrize("weights", [SAVED, WRAPPED, {"state_dict": WRAPPED, "epoch": 3}])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        *(SAVED, WRAPPED, {f"model.{name}": tensor for name, tensor in SAVED.items()}),
+        *({"state_dict": WRAPPED, "epoch": 3}, {"optimizer": {"state": {}}, "net": SAVED}),
+        {"epoch": 3, "params": {f"net.{name}": tensor for name, tensor in SAVED.items()}},
+    ],
+)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_weights_that_torch_saved(tmp_path, monkeypatch, weights, zipped):
     """They may come from a GPU, and from a net in DataParallel and torch.compile."""
@@ -66,7 +76,7 @@ def test_weights_that_torch_saved(tmp_path, monkeypatch, weights, zipped):
     ("content", "message"),
     [
         (Net(), "holds Python objects, .* could run code: save net.state_dict"),
-        ({"weights": SAVED}, "holds a dict that is no state_dict: save net.state_dict"),
+        ({"best": SAVED}, "holds a dict that is no state_dict: save net.state_dict"),
         (SAVED | {"conv7.bias": torch.zeros(10).char()}, r"another net than Net: .* int8 \(10,\)"),
         (SAVED["conv1.bias"], "holds a Tensor that is no state_dict"),
         (SAVED | {"conv7.bias": SAVED["conv1.bias"]}, r"conv7.bias is \(8,\) there, \(10,\) here"),
@@ -126,6 +136,18 @@ def test_write_that_fails_leaves_what_was_there(tmp_path, sample):
         append_line(path / "study.jsonl", "line\n")
 
 
+@pytest.mark.parametrize("name", ["ENOLCK", "EOPNOTSUPP", "EINVAL"])
+def test_what_a_file_system_lacks_is_said_once(tmp_path, capsys, monkeypatch, name):
+    def fail(*args):
+        raise OSError(getattr(errno, name), "")
+
+    for call in ("fcntl.flock", "os.fsync"):
+        monkeypatch.setattr(call, fail)
+    assert save_run(tmp_path, HISTORY, Net()) == save_run(tmp_path, HISTORY, Net())
+    said = capsys.readouterr().err
+    assert said.count(f"{tmp_path} has no locks: take") == said.count("cannot be flushed") == 1
+
+
 def test_default_folder_tells_runs_apart(sample, monkeypatch, tmp_path):
     monkeypatch.setenv("MNIST_RUNS", str(tmp_path / "there"))
     whole, part = dataclasses.replace(sample, source="mnist"), sample.take(500)
@@ -160,8 +182,28 @@ def test_a_wrapped_net_saves_and_takes_what_is_inside(tmp_path, wrap):
             assert load_weights(again, path) is again
             weights = dict(again.named_parameters()).values()
             assert all(torch.equal(a, b) for a, b in zip(weights, net.parameters(), strict=True))
-    with pytest.raises(RunError, match="the middle 24 pixels"):
+    with pytest.raises(RunError, match="for crop 24, and"):
         load_weights(wrap(FastNet(28)), tmp_path)
+
+
+def test_weights_know_their_scale(tmp_path):
+    net = Rescaled(Net(), 0.5, 0.5)
+    save_run(tmp_path, HISTORY, net)
+    load_weights(Rescaled(Net(), 0.5, 0.5), tmp_path)
+    for other in (Net(), Rescaled(Net(), 0, 1)):
+        with pytest.raises(RunError, match=r"for crop 28, scale \(0\.5, 0\.5\), and"):
+            load_weights(other, tmp_path)
+        save_run(tmp_path / "other", HISTORY, other)
+        with pytest.raises(RunError, match=r"has crop 28, scale \(0\.5, 0\.5\): make"):
+            load_weights(net, tmp_path / "other")
+
+
+def test_a_run_that_has_not_ended_has_no_weights(sample, tmp_path):
+    recipe = get_recipe("assignment", epochs=1)
+    train(mnist_lib.make_net(recipe), sample.take(64), recipe, folder=tmp_path, verbose=False)
+    for path in (tmp_path, tmp_path / "checkpoint-1.pt"):
+        with pytest.raises(RunError, match=f"^{path} .* run without its final weights: train in"):
+            load_weights(Net(), path)
 
 
 def test_a_run_does_not_replace_another(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from mnist_lib import get_recipe, load_study
 from mnist_lib.base.errors import ParameterError, RunError
 from mnist_lib.study.studies import study
-from tests.conftest import ROOT, wait_for
+from tests.conftest import ROOT, wait_for, write
 from tests.runs.killing import FewImages, die
 from tests.study.test_studies import losses, mnist, path  # noqa: F401 (two fixtures)
 
@@ -28,15 +28,16 @@ def die_once(killed):
 
 @pytest.fixture
 def cluster(tmp_path, start):
-    """Starts a scheduler and workers, each of so many threads; the scheduler's address."""
+    """Starts a scheduler and workers, each of so many threads; `bare` ones have no mnist_lib."""
     file = tmp_path / "scheduler.json"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    write(tmp_path / "bare", {"mnist_lib.py": b"raise ModuleNotFoundError('no mnist_lib')"})
 
-    def make(*threads: int) -> str:
+    def make(*threads: int, bare: str = "") -> str:
         def command(name, *args):
             common = ["--scheduler-file", str(file), "--no-dashboard"]
             cli = [sys.executable, "-m", f"distributed.cli.{name}", *common, *args]
-            start(cli, cwd=tmp_path, env=environment)
+            start(cli, cwd=tmp_path / ("bare" if name == bare else ""), env=environment)
 
         command("dask_scheduler", "--host", "127.0.0.1", "--port", "0")
         wait_for(file)
@@ -63,6 +64,14 @@ def test_a_cluster_makes_the_same_records_though_a_worker_is_killed(path, mnist,
 def test_a_worker_of_several_threads_is_refused(path, cluster):  # noqa: F811
     with pytest.raises(RunError, match=r"has 2 threads, .*: start it with --nthreads 1"):
         study(path, RECIPES, [0], scheduler=cluster(2))
+
+
+@pytest.mark.parametrize("bare", ["dask_scheduler", "dask_worker"])
+def test_a_cluster_without_mnist_lib_is_one_sentence(path, cluster, bare):  # noqa: F811
+    """Not a wait for ever, also if the first worker comes later than the study."""
+    said = r"install mnist_lib \S+, .*: an import at \S+ gave ModuleNotFoundError\('no mnist_lib'\)"
+    with pytest.raises(RunError, match=said):
+        study(path, RECIPES, [0], scheduler=cluster(1, bare=bare))
 
 
 def test_no_scheduler_is_one_sentence(path):  # noqa: F811

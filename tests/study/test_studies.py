@@ -5,6 +5,7 @@ import dataclasses
 import os
 import signal
 import sys
+import threading
 import time
 from functools import partial
 
@@ -14,7 +15,7 @@ import torch
 from mnist_lib import get_recipe, load_history, load_mnist, load_study, make_net
 from mnist_lib.base import download
 from mnist_lib.base.errors import DataError, ParameterError, RunError
-from mnist_lib.base.files import append_line
+from mnist_lib.base.files import append_line, lock
 from mnist_lib.net import set_seed
 from mnist_lib.study import jobs
 from mnist_lib.study.__main__ import main
@@ -174,22 +175,67 @@ def test_half_a_line_is_removed_before_the_next(tmp_path, end):
 
 
 def test_finished_runs_are_not_trained_again(path, command, capsys):
-    """The command does not train them either. It takes settings of every type."""
+    """The command does not train them either. Flags given twice add up; settings have any type."""
     settings = {"epochs": 1, "learning_rate": 0.5, "optimizer": "adam", "nesterov": True}
-    recipe = get_recipe("assignment", **settings)
-    runs = [finished(3, recipe), finished(4, recipe)]
+    recipes = [get_recipe(name, **settings, crop=28) for name in ("fast", "steady")]
+    runs = [finished(seed, recipe) for recipe in recipes for seed in (3, 4)]
     del runs[1].record["recipe"]["crop"]  # as in a record older than the field
     path.write_text("".join(run.to_json() for run in runs))
-    assert study(path, recipe, [4, 3]) == runs[::-1]
-    words = [*(f"{name}={value}" for name, value in settings.items()), "crop=28", "warm_up=0.0"]
-    words = [path.with_suffix(""), "--set", *words, "--seeds", "3-4", "--threads", "1"]
+    assert study(path, recipes, [4, 3]) == [runs[n] for n in (1, 0, 3, 2)]
+    words = ["epochs=9", *(f"{name}={value}" for name, value in settings.items())]
+    words = [path.with_suffix(""), "--set", *words, "--set", "crop=28", "--threads", "1"]
+    words += ["--recipe", "fast", "--recipe", "steady", "--seeds", "3", "--seeds", "3-4"]
     for processes, said in (("1", ""), ("999", "999 processes of 1 threads each want 999 cores")):
         command(*words, "--processes", processes)
         out, err = capsys.readouterr()
-        assert "2 seeds" in out
+        assert out.count("2 seeds") == out.count("seeds") == 2
         assert err.startswith(said)
         assert bool(err) is bool(said)
     assert (list(path.parent.iterdir()), load_study(path)) == ([path], runs)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_run_that_another_study_adds_meanwhile_is_not_added_again(path, capsys):
+    def add():
+        with lock(path.with_suffix(".unfinished")):
+            time.sleep(0.5)
+            append_line(path, finished(3).to_json())
+
+    other = threading.Thread(target=add)
+    other.start()
+    assert study(path, RECIPE, [3], 1) == load_study(path) == [finished(3)]
+    assert "seed 3: not added again" in capsys.readouterr().out
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seeds": 5}, r"seeds must be a list of seeds, such as range\(10\), got 5"),
+        ({"seeds": "0-9"}, "seed must be a whole number from 0 .*, got '0'"),
+        ({"recipes": "fast"}, "recipe must be a Recipe, .*, got 'fast'"),
+        ({"validation": "no"}, "validation must be True or False, got 'no'"),
+    ],
+)
+def test_parameters_are_what_they_seem(path, options, said):
+    with pytest.raises(ParameterError, match=said):
+        study(path, **{"recipes": RECIPE, "seeds": [3]} | options)
+    runs = [
+        finished(s, dataclasses.replace(RECIPE, crop=crop)) for crop in (20, 24) for s in (3, 4)
+    ]
+    path.write_text("".join(run.to_json() for run in runs))
+    assert study(path, (run.recipe for run in runs), (seed for seed in (3, 4))) == runs
+
+
+def test_a_reader_that_has_gone_is_one_sentence(path, command, monkeypatch):
+    """As after `| head -1`; and Python has nothing to flush at its end."""
+    path.write_text(finished(3).to_json())
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w", buffering=1))
+    with pytest.raises(SystemExit, match=r"mnist_lib\.study: stopped; the same command"):
+        command(path, "--seeds", "3", "--set", "epochs=1")
+    assert sys.stdout is None
 
 
 @pytest.mark.usefixtures("at_once")
@@ -268,20 +314,25 @@ def test_files_of_others_stay(path):
 
 
 @pytest.mark.parametrize(
-    "args",
-    ["--seeds a", "--seeds 3-1", "--set epochs=0", "--processes 0", "--verify 0", "--verify 3"],
+    ("args", "said"),
+    [
+        *((args, "must be a") for args in ("--seeds a", "--seeds 3-1", "--set epochs=0")),
+        *((f"--verify {n}", "must be a whole number from 1 to 4") for n in (0, 5)),
+        ("--verify 3", "line 3 is not a history"),
+        ("--verify 4", "no recipe and seed"),
+        ("--processes 0", "must be a"),
+    ],
 )
-def test_bad_arguments_are_one_sentence(path, args, command, capsys):
-    path.write_text(finished(3).to_json() * 2)
+def test_bad_arguments_are_one_sentence(path, args, said, command, capsys):
+    path.write_text(f"{finished(3).to_json() * 2}\n{make(9900).to_json()}")
     with pytest.raises(SystemExit) as caught:
         command(path, *args.split())
-    said = str(caught.value.code) + capsys.readouterr().err
-    assert ("must be a whole number from 1 to 2" if "verify" in args else "must be a") in said
+    assert said in str(caught.value.code) + capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("at_once")
 def test_a_recipe_that_does_not_fit_the_images_is_refused_as_what_it_is(path):
-    with pytest.raises(ParameterError, match=r"^batch_size is 1000, but .* training images$"):
+    with pytest.raises(ParameterError, match=r"^batch_size must be at most 240, .* got 1000$"):
         study(path, dataclasses.replace(RECIPE, batch_size=1000), [3], 1)
 
 
