@@ -45,9 +45,7 @@ def test_run_reads_back(tmp_path):
 def test_weights_know_their_crop(tmp_path, saved, crop, other, looks_at):
     save_run(tmp_path, HISTORY, saved)
     load_weights(saved, tmp_path)
-    with pytest.raises(
-        RunError, match=f"for crop {crop}, and this net has crop {looks_at}"
-    ):
+    with pytest.raises(RunError, match=f"for crop {crop}, and this net has crop {looks_at}"):
         load_weights(other, tmp_path)
 
 
