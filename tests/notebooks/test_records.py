@@ -32,7 +32,8 @@ def test_runs(path):
         assert dataclasses.asdict(recipe).items() >= run.record["recipe"].items()
         assert len(run) == recipe.epochs
         assert [e.batches for e in run] == recipe.epoch_steps(run.record["train_images"])
-        source, tested = ("validation", 5_000) if path.stem == "folds" else ("mnist", 10_000)
+        held_out = path.stem in ("bridge", "folds")
+        source, tested = ("validation", 5_000) if held_out else ("mnist", 10_000)
         assert (run.source, run.images) == (source, tested)
         assert run.record["train_images"] == (55_000 if source == "validation" else 60_000)
         if path.stem in RECIPES:
