@@ -12,7 +12,15 @@ from pathlib import Path
 import joblib
 from tqdm import tqdm
 
-from ..base.errors import DataError, ParameterError, RunError, as_seed, check, check_whole
+from ..base.errors import (
+    DataError,
+    ParameterError,
+    RunError,
+    as_seed,
+    check,
+    check_flags,
+    check_whole,
+)
 from ..base.files import LOCK, PATIENCE, append_line, as_path, check_writable, lock
 from ..data import load_mnist
 from ..history import History, load_study
@@ -42,7 +50,7 @@ def study(
     unfinished = file.with_suffix(".unfinished")  # checkpoints of the runs under way
     check("seeds", seeds, isinstance(seeds, Iterable), "a list of seeds, such as range(10)")
     seeds = [as_seed(seed) for seed in seeds]
-    check("validation", validation, isinstance(validation, bool), "True or False")
+    check_flags(validation=validation)
     check_whole("threads", threads)
     if processes is not None and scheduler is not None:
         raise ParameterError("processes are of this machine, a scheduler has its own: name one")
