@@ -70,8 +70,8 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # torch's message for a batch norm
             raise
-        single = f"with batch_size {size} a batch is one image, too few for this net's batch norm"
-        raise ParameterError(f"{single}: choose another batch_size") from None
+        few = f"with batch_size {size} a batch is one image, too few for this net's batch norm"
+        raise ParameterError(f"{few}: choose another batch_size") from None
     finally:
         net.load_state_dict(before)
     if not output.requires_grad:
