@@ -1,8 +1,8 @@
 """How well are digits read that nobody here drew? `python notebooks/scripts/own_digits.py`.
 
-Digits by other hands (scikit-learn's load_digits, 8 x 8 pixels), of Debian's fonts, and
-MNIST's own test digits, each prepared by `prepare` and by the raw way: resized to 28 x 28. Prints
-the rows and writes them to the library's own_digits.csv.
+Digits by other hands (scikit-learn's load_digits, 8 x 8 pixels), of Debian's fonts, MNIST's own
+test digits, and some of these with ink around them, each prepared by `prepare` and by the raw way:
+resized to 28 x 28. Prints the rows and writes them to the library's own_digits.csv.
 """
 
 import csv
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from sklearn.datasets import load_digits
 
 from mnist_lib import DataError, infer, load_mnist, prepare, pretrained
@@ -59,6 +59,55 @@ def of_mnist() -> Pictures:
     return [(Image.fromarray(image), label) for image, label in zip(images, labels, strict=True)]
 
 
+def with_ink_around(add) -> Pictures:
+    """MNIST's last 200 test digits, dark on light, ten times as large; `add` draws the ink."""
+    random, pictures = np.random.default_rng(0), []
+    for small, digit in of_mnist()[-200:]:
+        picture = ImageOps.invert(small).resize((280, 280), Image.Resampling.BICUBIC)
+        pictures.append((add(picture, random), digit))
+    return pictures
+
+
+def rim(picture: Image.Image, random) -> Image.Image:
+    """A black rim, 1 to 12 pixels wide, as a scan's."""
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((0, 0, 279, 279), outline=0, width=int(random.integers(1, 13)))
+    return picture
+
+
+def box(picture: Image.Image, random) -> Image.Image:
+    """A printed box, 10 to 40 pixels from the digit."""
+    left, top, right, bottom = ImageOps.invert(picture).point(lambda v: 255 * (v > 60)).getbbox()
+    page = Image.new("L", (400, 400), 255)
+    page.paste(picture, (60, 60))
+    gaps, width = random.integers(10, 41, 4), int(random.integers(1, 9))
+    corners = np.array([left, top, right, bottom]) + 60 + gaps * [-1, -1, 1, 1]
+    ImageDraw.Draw(page).rectangle(corners.tolist(), outline=0, width=width)
+    return page
+
+
+def desk(picture: Image.Image, random) -> Image.Image:
+    """A sheet of paper on a dark desk, turned by up to 10 degrees, some sides out of view."""
+    level = int(random.integers(10, 90))
+    table = Image.new("L", (480, 480), level)
+    table.paste(picture, (100, 100))
+    table = table.rotate(random.uniform(-10, 10), Image.Resampling.BICUBIC, fillcolor=level)
+    left, top = random.integers(20, 130, 2).tolist()
+    noise = random.normal(0, 5, (360, 360))
+    grey = np.asarray(table.crop((left, top, left + 360, top + 360)), dtype=float) + noise
+    return Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+
+
+def line(picture: Image.Image, random) -> Image.Image:
+    """A line, 2 to 11 pixels wide, below the digit."""
+    bottom = ImageOps.invert(picture).point(lambda v: 255 * (v > 60)).getbbox()[3]
+    width, slope = int(random.integers(2, 12)), random.uniform(-6, 6)
+    height = bottom + int(random.integers(10, 25)) + width / 2
+    ends = (-5, height - slope, 285, height + slope)
+    ImageDraw.Draw(picture).line(ends, fill=int(random.integers(0, 120)), width=width)
+    return picture
+
+
 def raw(picture: Image.Image) -> torch.Tensor:
     """Resized, and hope."""
     small = picture.convert("L").resize((28, 28), Image.Resampling.BICUBIC)
@@ -85,6 +134,10 @@ def main() -> None:
         f"of {len(FONTS)} fonts, upright": of_fonts(0),
         f"of {len(FONTS)} fonts, turned 15° either way": of_fonts(-15, 15),
         "MNIST's test digits, prepared again": of_mnist(),
+        "the same in a black rim": with_ink_around(rim),
+        "the same in a printed box": with_ink_around(box),
+        "the same on a dark desk": with_ink_around(desk),
+        "the same above a line": with_ink_around(line),
     }
     rows, net = [], pretrained("steady")
     for name, pictures in sets.items():

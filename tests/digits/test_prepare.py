@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from sklearn.datasets import load_digits
 
 from mnist_lib import DataError, ParameterError, RunError, infer, predict, prepare, pretrained
@@ -59,6 +59,8 @@ def lit(picture, strength=90):
         np.asarray(drawn(mode="RGB")),
         np.asarray(drawn()) / 255,
         torch.from_numpy(np.array(drawn()))[None],
+        torch.from_numpy(np.array(drawn()) / 255).bfloat16(),
+        np.asarray(drawn()) // 128,
     ],
 )
 def test_a_seven_is_read_whatever_the_picture(picture):
@@ -88,6 +90,62 @@ def test_digits_of_mnist_and_by_other_hands_are_read(sample, hands, right):
     assert (read == labels).float().mean() >= right
 
 
+def ink_around(kind):
+    """A 7 and strong ink that is none of it."""
+    picture = drawn(size=(300, 400))
+    pen, (right, bottom) = ImageDraw.Draw(picture), (299, 399)
+    if kind == "rim":
+        pen.rectangle((0, 0, right, bottom), outline=0)
+    elif kind == "thick rim":
+        pen.rectangle((0, 0, right, bottom), outline=0, width=12)
+    elif kind == "box":
+        pen.rectangle((40, 60, 260, 350), outline=0, width=5)
+    elif kind == "circle":
+        pen.ellipse((10, 65, 290, 345), outline=0, width=5)
+    elif kind == "desk":
+        desk = Image.new("L", (450, 500), 40)
+        desk.paste(picture, (0, 50))
+        picture = desk.rotate(4, fillcolor=40)
+    elif kind == "line":
+        pen.line((0, 330, right, 335), fill=0, width=6)
+    elif kind == "short line":
+        pen.line((60, 330, 240, 335), fill=0, width=6)
+    elif kind == "thumb":
+        pen.ellipse((200, 340, 400, 500), fill=60)
+    return picture
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["rim", "thick rim", "box", "circle", "desk", "line", "short line", "thumb"]
+)
+def test_strong_ink_around_a_seven_is_left_out(kind, invert):
+    picture = ink_around(kind)
+    assert predict(ImageOps.invert(picture) if invert else picture).digit == 7
+
+
+def strokes(slant, *across):
+    """Ones, drawn as strokes of 16 pixels, `across` from the left."""
+    picture = Image.new("L", (280, 280), 255)
+    for x in across:
+        ImageDraw.Draw(picture).line((x + slant, 60, x - slant, 220), fill=0, width=16)
+    return picture
+
+
+def touched_box():
+    """A 7 that stands on its box."""
+    picture = drawn()
+    ImageDraw.Draw(picture).rectangle((60, 80, 240, 290), outline=0, width=6)
+    return picture
+
+
+def speck():
+    """A digit 20 pixels high in a picture of 1,000."""
+    picture = Image.new("L", (1000, 1000), 235)
+    picture.paste(drawn(size=(27, 36)), (300, 500))
+    return picture
+
+
 def page(columns, rows):
     """A page full of sevens."""
     picture = Image.new("L", (20 + 110 * columns, 20 + 150 * rows), 235)
@@ -106,6 +164,10 @@ def page(columns, rows):
         (lit(Image.new("L", (200, 200), 200)), "no ink"),
         (page(2, 1), "cut out a single digit"),
         (page(5, 5), "cut out a single digit"),
+        (strokes(0, 130, 149), "2 shapes"),
+        (strokes(28, 130, 150), "2 shapes"),
+        (speck(), "specks: cut out a single digit"),
+        (touched_box(), "no ink but a rim, frames"),
     ],
 )
 def test_a_picture_without_one_digit_is_refused(picture, said):
@@ -121,7 +183,7 @@ def test_a_picture_without_one_digit_is_refused(picture, said):
         np.zeros((2, 28, 28), np.uint8),
         np.full((28, 28), 3.5),
         np.full((28, 28), np.nan),
-        np.zeros((28, 28), np.int64),
+        np.full((28, 28), -1),
         torch.randn(1, 28, 28),
     ],
 )
@@ -152,6 +214,14 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path, content, said):
     file.write_bytes(content)
     with pytest.raises(DataError, match=said):
         predict(file)
+
+
+def test_an_opened_picture_that_cannot_be_read_is_refused():
+    closed = drawn()
+    closed.close()
+    for picture in (Image.open(io.BytesIO(png(drawn())[:200])), closed):
+        with pytest.raises(DataError, match="is a broken picture"):
+            predict(picture)
 
 
 def test_a_turned_photograph_is_turned_back(tmp_path):

@@ -26,5 +26,6 @@ def test_label_errors_are_doubted_by_their_votes():
 
 def test_the_table_of_own_digits_has_both_ways():
     rows = records.own_digits_table().rows
-    assert len(rows) == 4
-    assert all(float(r["prepare, % right"]) > 90 > float(r["raw, % right"]) for r in rows[:3])
+    assert len(rows) == 8
+    others = rows[:3] + rows[4:]  # than MNIST's own images, for which the raw way is right
+    assert all(float(r["prepare, % right"]) > 90 > float(r["raw, % right"]) for r in others)
