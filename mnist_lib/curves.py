@@ -45,7 +45,7 @@ def plot_accuracy(runs: Runs, others: list[History] = (), ax: Axes | None = None
 
     `others`, the author's two runs, are grey and behind.
     """
-    ax = _plot_runs(runs, others, "accuracy", "accuracy", ax)
+    ax = _plot_runs(runs, others, "accuracy", ax)
     for run, color in zip(runs.values(), itertools.cycle(COLORS)):
         style = {"color": color, "markersize": 12, "markerfacecolor": "none"}
         for word, epoch, mark in (("best", run.best, "*"), ("last", run.final, "o")):
@@ -56,29 +56,27 @@ def plot_accuracy(runs: Runs, others: list[History] = (), ax: Axes | None = None
 
 def plot_loss(runs: Runs, others: list[History] = (), ax: Axes | None = None) -> Axes:
     """Mean test loss (nats, log scale) of runs over epochs, over that of the `others`."""
-    ax = _plot_runs(runs, others, "test_loss", "loss", ax)
+    ax = _plot_runs(runs, others, "test_loss", ax)
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("{x:g}")
     return _label(ax, "test loss (nats)")
 
 
-def _plot_runs(runs: Runs, others: list[History], value: str, what: str, ax: Axes | None) -> Axes:
+def _plot_runs(runs: Runs, others: list[History], value: str, ax: Axes | None) -> Axes:
     ax = ax or axes()
-    ax.set_title(f"Test {what} on {describe(next(iter(runs.values())))}")
+    ax.set_title(f"Test {value.removeprefix('test_')} on {describe(next(iter(runs.values())))}")
     for number, run in enumerate(others, 1):
         style = {"color": GREY, "linestyle": ("-", "--")[number % 2], "linewidth": 1}
-        values = [getattr(epoch, value) for epoch in run]
-        ax.plot(numbers(run), values, label=f"the author's run {number}", **style)
+        ax.plot(*over_epochs(run, value), label=f"the author's run {number}", **style)
     for (name, run), color in zip(runs.items(), itertools.cycle(COLORS)):
-        values = [getattr(epoch, value) for epoch in run]
-        ax.plot(numbers(run), values, ".-", color=color, label=name)
+        ax.plot(*over_epochs(run, value), ".-", color=color, label=name)
     return ax
 
 
-def numbers(history: History) -> list[int]:
-    """The numbers of the epochs, from 1."""
-    return [epoch.epoch for epoch in history]
+def over_epochs(run: History, value: str) -> tuple[list[int], list[float]]:
+    """The numbers of a run's epochs, from 1, and a `value` of each, such as "accuracy"."""
+    return [epoch.epoch for epoch in run], [getattr(epoch, value) for epoch in run]
 
 
 def _label(ax: Axes, ylabel: str) -> Axes:

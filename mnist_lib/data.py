@@ -1,10 +1,9 @@
 """MNIST in memory: found or downloaded, verified, split."""
 
-import dataclasses
 import hashlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
 import torch
@@ -50,7 +49,7 @@ class MNIST:
             return self
         check_whole("train_images", train_images, most=len(self.train_images))
         images, labels = self.train_images[:train_images], self.train_labels[:train_images]
-        return dataclasses.replace(self, train_images=images, train_labels=labels)
+        return replace(self, train_images=images, train_labels=labels)
 
     def hold_out(self, fold: int) -> "MNIST":
         """A validation split: every twelfth shuffled training image tests, the others train.
@@ -71,7 +70,7 @@ class MNIST:
     def to(self, device: torch.device) -> "MNIST":
         """The same data on `device`."""
         moved = {name: getattr(self, name).to(device) for name in TENSORS}
-        return dataclasses.replace(self, **moved)
+        return replace(self, **moved)
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raise ParameterError if a batch is larger than the training set."""

@@ -31,10 +31,7 @@ def infer(net: nn.Module, images: torch.Tensor, bounded: bool = False) -> torch.
 
 
 def evaluate(net: nn.Module, data: MNIST, bounded: bool = False) -> tuple[float, int]:
-    """Mean negative log-likelihood (nats) over the test images, and how many are right.
-
-    Calls the net as `infer` does.
-    """
+    """`infer` on the test images: mean negative log-likelihood (nats), and how many are right."""
     check_data(data)
     output = infer(net, data.test_images, bounded)
     labels = data.test_labels.to(output.device)

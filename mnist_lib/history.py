@@ -55,25 +55,21 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of one run, in order, and where they come from.
-
-    A record with fewer recipe fields than today's Recipe is read with their defaults.
-    """
+    """The epochs of one run, in order, and where they come from."""
 
     epochs: tuple[Epoch, ...]
     source: str = "mnist"  # of the data, see MNIST
     record: dict = field(default_factory=dict)  # recipe, seed, machine, versions and sizes
 
     def __post_init__(self):
-        many = isinstance(self.epochs, tuple | list)
+        many = isinstance(self.epochs, tuple | list) and self.epochs
         if not many or not all(isinstance(epoch, Epoch) for epoch in self.epochs):
-            raise DataError(f"a history needs a tuple of Epoch, got {shorten(self.epochs)}")
+            expected = "a tuple of at least one Epoch"
+            raise DataError(f"a history needs {expected}, got {shorten(self.epochs)}")
         object.__setattr__(self, "epochs", tuple(self.epochs))
         recipe = self.record.get("recipe", {}) if isinstance(self.record, dict) else None
         if not isinstance(recipe, dict):
             raise DataError("a history's record, and the recipe in it, must be dictionaries")
-        if not self.epochs:
-            raise DataError("a history needs at least one epoch")
         for number, epoch in enumerate(self.epochs, 1):
             if epoch.epoch != number:
                 raise DataError(f"epoch {number} of a history is numbered {epoch.epoch}")
@@ -89,7 +85,7 @@ class History:
 
     @property
     def recipe(self) -> Recipe | None:
-        """The recorded recipe; None for a log, or a recipe with fields unknown here."""
+        """The recorded recipe, with defaults for what it lacks; None for a log or unknown fields."""
         try:
             return Recipe(**self.record["recipe"])
         except (KeyError, TypeError, ParameterError):
@@ -153,9 +149,8 @@ class History:
             record = dict(json.loads(text))
             source, images = str(record.pop("source")), record.pop("images")
             names = COLUMNS if COLUMNS[-1] in record else COLUMNS[:-1]
-            columns = [record.pop(name) for name in names]
-            rows = enumerate(zip(*columns, strict=True), 1)
-            epochs = tuple(Epoch(number, images, *values) for number, values in rows)
+            rows = zip(*[record.pop(name) for name in names], strict=True)
+            epochs = tuple(Epoch(number, images, *row) for number, row in enumerate(rows, 1))
             return cls(epochs, source, record)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error

@@ -192,10 +192,8 @@ def middle(x: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def for_cpu(x: torch.Tensor) -> torch.Tensor:
-    """`x` in the memory layout of oneDNN's faster convolutions, if it is on the CPU.
-
-    Only after the first batch norm: on its 8 channels, two threads would write to one cache line.
-    """
+    """`x` in the memory layout of oneDNN's faster convolutions, if it is on the CPU."""
+    # Only after the first batch norm: on its 8 channels, two threads would write to one cache line.
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 

@@ -76,10 +76,8 @@ class Recipe:
         return bool(self.rotation or self.shift or self.scale)
 
     def for_source(self, source: str) -> "Recipe":
-        """The recipe as it trains on data of this `source`: the sample is seen whole each epoch.
-
-        A share of its 4,000 images is too few to learn from.
-        """
+        """The recipe as it trains on data of this `source`: the sample is seen whole each epoch."""
+        # A share of its 4,000 images is too few to learn from.
         return dataclasses.replace(self, first=1.0, hardest=1.0) if source == "sample" else self
 
     def epoch_images(self, epoch: int, count: int) -> int:
@@ -147,10 +145,7 @@ def make_net(recipe: Recipe) -> nn.Module:
 
 
 def differences(theirs: dict, ours: dict) -> list[str]:
-    """How two recipes differ, as dicts of their fields: a phrase per field.
-
-    A field that a record lacks has its default.
-    """
+    """How two recipes' fields, as dicts, differ: a phrase each. A lacking field has its default."""
     if not isinstance(theirs, dict):
         return ["no recipe there"]
     defaults = {f.name: f.default for f in fields(Recipe) if f.default is not MISSING}

@@ -84,8 +84,7 @@ def train(
 def training_loss(output: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """Mean cross-entropy (nats, a scalar) of log-probabilities (N, 10) and labels (N,).
 
-    With label smoothing s the target is 1 - s of the label plus s / 10 of each class (Szegedy et
-    al. 2016).
+    With smoothing s a target is 1 - s of the label plus s / 10 of each class (Szegedy et al. 2016).
     """
     loss = F.nll_loss(output, targets)
     if not recipe.label_smoothing:
@@ -196,10 +195,8 @@ class HardExamples:
         return hardest[torch.randperm(size, generator=generator)]
 
     def batches(self, epoch: int, generator: torch.Generator):
-        """The epoch's batches: indices of images (N,), and how to move each (see `augment`).
-
-        All that the epoch needs from the CPU goes to the device here, so no step waits.
-        """
+        """The epoch's batches: indices of images (N,), and how to move each (see `augment`)."""
+        # All that the epoch needs from the CPU goes to the device here, so no step waits.
         order = self.order(epoch, generator).to(self.device)
         moves = random_affine(len(order), self.recipe, generator).to(self.device)
         size = self.recipe.batch_size

@@ -34,10 +34,10 @@ ONE = make(9900).epochs
 @pytest.mark.parametrize(
     ("epochs", "record", "message"),
     [
-        ((), {}, "at least one epoch"),
+        ((), {}, "at least one Epoch"),
         (make(9900, 9910).epochs[1:], {}, "epoch 1 of a history is numbered 2"),
         (ONE + make(99, 98, images=100).epochs[1:], {}, "tested on 100 images"),
-        *((none, {}, "a tuple of Epoch") for none in (None, [{}], ONE[0])),
+        *((none, {}, "a tuple of at least one Epoch") for none in (None, [{}], ONE[0])),
         *((ONE, bad, "must be dictionaries") for bad in (None, {"recipe": None}, {"recipe": "a"})),
     ],
 )

@@ -9,10 +9,8 @@ from .machine import proc_value
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Make glibc's malloc keep freed blocks for the next step, in the whole process, for good.
-
-    Otherwise every step unmaps activations of several MB and faults them in again. CPU only.
-    """
+    """If on the CPU, make glibc's malloc keep freed blocks, in the whole process, for good."""
+    # Otherwise every step unmaps activations of several MB and faults them in again.
     if device.type != "cpu" or not _has_glibc():
         return
     # mallopt(3): M_MMAP_THRESHOLD, of which glibc accepts 32 MiB at most, M_TRIM_THRESHOLD, and

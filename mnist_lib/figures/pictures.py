@@ -3,7 +3,6 @@
 Each draws on `ax`, or on a new figure, and returns the axes; `of` names the images in the title.
 """
 
-import math
 from collections import Counter
 from collections.abc import Container
 
@@ -164,13 +163,10 @@ def plot_shared(
 
 def plot_filters(weights: Tensor, columns: int = 8, ax: Axes | None = None) -> Axes:
     """A layer's filters (N, height, width): orange is positive, purple negative, white zero."""
-    ax = ax or axes(1.6)
-    spaced = F.pad(weights.detach().cpu(), (0, 1, 0, 1), value=math.nan)
+    spaced = F.pad(weights.detach(), (0, 1, 0, 1), value=torch.nan)
     most = weights.abs().max().item()
-    picture = _canvas(spaced, columns, math.nan).numpy()
-    ax.imshow(picture, cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
-    ax.set_axis_off()
-    return ax
+    style = {"cmap": "PuOr_r", "vmin": -most, "vmax": most}
+    return _tiles(spaced, columns, ax or axes(1.6), "", torch.nan, **style)
 
 
 def plot_feature_maps(maps: dict[str, Tensor], ax: Axes | None = None) -> Axes:
@@ -228,22 +224,20 @@ def _frame(ax: Axes, left: float, top: float, side: float, **style) -> None:
     ax.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, **style))
 
 
-def _tiles(images: Tensor, columns: int, ax: Axes | None, title: str) -> Axes:
-    """Draw images (N, height, width) as a grid of `columns`, without axes."""
+def _tiles(
+    images: Tensor, columns: int, ax: Axes | None, title: str, empty: float = 0, **style
+) -> Axes:
+    """Draw images (N, height, width) as a grid of `columns`, without axes, padded with `empty`."""
     check_whole("columns", columns)
-    canvas = _canvas(images.cpu(), columns, 0)
-    height, width = canvas.shape
-    ax = ax or axes(0.4 + min(7.8 * height / width, 6))
-    ax.imshow(255 - canvas.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    count, height, width = images.shape
+    rows = max(1, -(-count // columns))
+    full = F.pad(images.cpu(), (0, 0, 0, 0, 0, rows * columns - count), value=empty)
+    grid = full.view(rows, columns, height, width).transpose(1, 2)
+    canvas = grid.reshape(rows * height, columns * width).numpy()
+    ax = ax or axes(0.4 + min(7.8 * len(canvas) / len(canvas.T), 6))
+    if not style:  # digits, dark on white
+        canvas, style = 255 - canvas, {"cmap": "gray", "vmin": 0, "vmax": 255}
+    ax.imshow(canvas, interpolation="nearest", **style)
     ax.set_title(title)
     ax.set_axis_off()
     return ax
-
-
-def _canvas(images: Tensor, columns: int, empty: float) -> Tensor:
-    """Images (N, height, width) as a grid of `columns` in a single tensor, padded with `empty`."""
-    count, height, width = images.shape
-    rows = max(1, -(-count // columns))
-    full = F.pad(images, (0, 0, 0, 0, 0, rows * columns - count), value=empty)
-    canvas = full.view(rows, columns, height, width).transpose(1, 2)
-    return canvas.reshape(rows * height, columns * width)

@@ -1,7 +1,6 @@
 """Plots of seeds, ideas and measurements: each draws on `ax`, or a new figure, and returns it."""
 
 import itertools
-import math
 import statistics
 
 import matplotlib.pyplot as plt
@@ -9,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..curves import COLORS, DOTTED, GREY, THIS, axes, numbers
+from ..curves import COLORS, DOTTED, GREY, THIS, axes, over_epochs
 from ..history import TARGET, History
 from .measures import calibration
 
@@ -37,7 +36,7 @@ def plot_luck(studies: Studies, this: History | None = None, ax: Axes | None = N
     ax.axvline(goal, **DOTTED)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.4, -0.95)
-    error = 100 * math.sqrt(TARGET / 1e4 * (1 - TARGET / 1e4) / 1e4)
+    error = 100 * (TARGET / 1e4 * (1 - TARGET / 1e4) / 1e4) ** 0.5
     ax.errorbar(goal, -0.75, xerr=error, color="black", capsize=3)
     bar = f"bar: ± {error:.3f}, the standard error over 10,000 digits"
     ax.set_title(f"dotted: the target, {goal}%; {bar}", fontsize=10)
@@ -52,14 +51,14 @@ def plot_band(studies: Studies, this: History | None = None, ax: Axes | None = N
     """Mean and range of accuracy over each study's seeds, by epoch, and `this` run."""
     ax = ax or axes()
     for (name, runs), color in zip(studies.items(), itertools.cycle(COLORS)):
-        at = numbers(runs[0])
+        at = range(1, len(runs[0]) + 1)
         values = [[run.epochs[epoch - 1].accuracy for run in runs] for epoch in at]
         low, mean, high = ([f(v) for v in values] for f in (min, statistics.fmean, max))
         ax.fill_between(at, low, high, color=color, alpha=0.2)
         text = f"{name}: mean and range of {len(runs)} seeds" if len(runs) > 1 else name
         ax.plot(at, mean, color=color, label=text)
     if this:
-        ax.plot(numbers(this), [e.accuracy for e in this], ".--", color="black", label="this run")
+        ax.plot(*over_epochs(this, "accuracy"), ".--", color="black", label="this run")
     ax.axhline(TARGET / 100, **DOTTED)
     ax.set(ylim=(98.4, 99.7), xlabel="epoch", ylabel="test accuracy (%)")
     ax.xaxis.get_major_locator().set_params(integer=True)

@@ -1,6 +1,5 @@
 """How many CPU threads a run uses: a pinned number, the run's earlier one, or the faster."""
 
-import math
 import os
 import statistics
 import time
@@ -70,7 +69,7 @@ def _threads_before(folder: Path | None, recipe: Recipe, seed: int) -> int | Non
     return last.get("threads") if same else None
 
 
-def step_seconds(recipe: Recipe, threads: int, most: float = math.inf) -> float:
+def step_seconds(recipe: Recipe, threads: int, most: float = torch.inf) -> float:
     """Median seconds of a step, without its update, on `threads` threads; ends after `most`."""
     torch.set_num_threads(threads)
     net = make_net(recipe)

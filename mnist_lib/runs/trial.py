@@ -84,13 +84,11 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
 
 
 def check_same_net(net: nn.Module, data: MNIST, epochs: list[Epoch]) -> None:
-    """Raise RunError unless a resumed net answers as it did after the last of `epochs`.
-
-    Weights can fit another net, such as one with another activation.
-    """
+    """Raise RunError unless a resumed net answers as it did after the last of `epochs`."""
     if not epochs:
         return
     last = epochs[-1]
+    # Weights can fit another net, such as one with another activation.
     _, correct = evaluation.evaluate(net, data, bounded=True)
     # Rounding on another machine may change a few answers.
     if abs(correct - last.correct) > 2 + len(data.test_images) / 200:

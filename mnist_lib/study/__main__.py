@@ -61,26 +61,21 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _verify_line(file: Path, line: int) -> None:
-    lines = read_text(file).splitlines()
-    check_whole("verify", line, most=len(lines))
-    run = History.from_json(lines[line - 1], f"{file}, line {line}")
-    holds, result = verify(run, load_study(file))
-    print(f"{file}, line {line}: {result}")
-    if not holds:
-        sys.exit(1)
-
-
 def main() -> None:
     parser = _parser()
     with exit_in_a_sentence(parser.prog, "stopped; the same command goes on with it"):
         args = parser.parse_args()
+        if args.verify is not None:
+            lines, where = read_text(args.file).splitlines(), f"{args.file}, line {args.verify}"
+            check_whole("verify", args.verify, most=len(lines))
+            run = History.from_json(lines[args.verify - 1], where)
+            holds, result = verify(run, load_study(args.file))
+            print(f"{where}: {result}")
+            return None if holds else sys.exit(1)
         wanted, cores = (args.processes or 1) * args.threads, joblib.cpu_count()
-        if args.verify is None and args.scheduler is None and wanted > cores:
+        if args.scheduler is None and wanted > cores:
             crowd = f"{args.processes or 1} processes of {args.threads} threads each want {wanted}"
             print(f"{crowd} cores of {cores}: they will wait for each other", file=sys.stderr)
-        if args.verify is not None:
-            return _verify_line(args.file, args.verify)
         recipes = [get_recipe(name, **dict(args.set)) for name in args.recipe or ["assignment"]]
         if args.net:
             recipes = [dataclasses.replace(r, net=net) for r in recipes for net in args.net]

@@ -13,7 +13,7 @@ import torch.nn as nn
 from tqdm import tqdm
 
 from ..base import __version__
-from ..base.errors import ParameterError, RunError, check
+from ..base.errors import DataError, ParameterError, RunError, check
 from ..base.memory import peak_memory
 from ..data import FOLDS, load_mnist
 from ..history import History, check_history
@@ -119,6 +119,19 @@ def on_cluster(scheduler: str) -> Iterator[Callable[[Job], Future]]:
                 raise RunError(f"install {need}: an import at {where} gave {version!r}")
         pool = client.get_executor(pure=False)
         yield lambda job: pool.submit(_run_on_worker, job)
+
+
+def result_of(future: Future, file: Path) -> History:
+    """The run of a submitted job. Any other failure is a RunError that names the study's `file`."""
+    try:
+        return future.result()
+    except (ParameterError, DataError):  # arguments that do not fit, or no data
+        raise
+    except Exception as error:  # a worker of a cluster can raise anything
+        expected = isinstance(error, RunError)
+        reason = error if expected else f"a run was given up: {type(error).__name__}: {error}"
+        again = "once the cause is gone, the same command goes on"
+        raise RunError(f"{reason}; {file} keeps the runs that ended: {again}") from error
 
 
 def _run(job: Job) -> History:

@@ -39,11 +39,8 @@ def own_processes() -> Iterator[Callable]:
 
 
 def _end_with_owner(reader: Connection) -> None:
-    """End this process when its owner closes the other end of the pipe or is killed.
-
-    Ctrl-C is ignored: the owner handles it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End this process when its owner closes the other end of the pipe or is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner handles Ctrl-C
 
     def watch():
         reader.poll(None)

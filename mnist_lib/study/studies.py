@@ -12,20 +12,12 @@ from pathlib import Path
 import joblib
 from tqdm import tqdm
 
-from ..base.errors import (
-    DataError,
-    ParameterError,
-    RunError,
-    as_seed,
-    check,
-    check_flags,
-    check_whole,
-)
+from ..base.errors import ParameterError, as_seed, check, check_flags, check_whole
 from ..base.files import LOCK, PATIENCE, append_line, as_path, check_writable, lock
 from ..data import load_mnist
 from ..history import History, load_study
 from ..recipe import Recipe, check_recipe
-from .jobs import Job, in_processes, on_cluster
+from .jobs import Job, in_processes, on_cluster, result_of
 
 
 def study(
@@ -106,7 +98,7 @@ def _run_all(jobs: list[Job], submit: Callable[[Job], Future], file: Path) -> No
             ended, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
             for future in sorted(ended, key=lambda f: f.cancelled() or f.exception() is not None):
                 job = pending.pop(future)
-                history = _result(future, file)
+                history = result_of(future, file)
                 score = f"best {history.best.score}, final {history.final.score}"
                 with lock(file.with_suffix(".unfinished"), PATIENCE):
                     if job.key in runs_by_key(file):
@@ -117,18 +109,6 @@ def _run_all(jobs: list[Job], submit: Callable[[Job], Future], file: Path) -> No
             left = sum(job.recipe.epochs - job.epochs_kept for job in pending.values())
             if total - left > bar.n:
                 bar.update(total - left - bar.n)
-
-
-def _result(future: Future, file: Path) -> History:
-    try:
-        return future.result()
-    except (ParameterError, DataError):  # arguments that do not fit, or no data
-        raise
-    except Exception as error:  # a worker of a cluster can raise anything
-        expected = isinstance(error, RunError)
-        reason = error if expected else f"a run was given up: {type(error).__name__}: {error}"
-        again = "once the cause is gone, the same command goes on"
-        raise RunError(f"{reason}; {file} keeps the runs that ended: {again}") from error
 
 
 def runs_by_key(file: Path) -> dict[tuple, History]:

@@ -1,6 +1,5 @@
 """Repeats a recorded run: the same bits, or at least as close as two seeds?"""
 
-import math
 import statistics
 
 from ..history import History
@@ -25,7 +24,7 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     same = [o for o in others if (o.recipe, o.source) == (run.recipe, run.source)]
     if len(same) < 3:
         return False, f"{result}; too few seeds of the recipe to say how much is chance"
-    most = 1.96 * math.sqrt(2) * statistics.stdev(other.final.accuracy for other in same)
+    most = 1.96 * 2**0.5 * statistics.stdev(other.final.accuracy for other in same)
     difference = again.final.accuracy - run.final.accuracy
     holds = abs(difference) <= most
     within = f"{'within' if holds else 'NOT within'} the {most:.2f} that two seeds differ by"
