@@ -40,11 +40,8 @@ def _standardize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor
 
 
 def random_affine(count: int, recipe, generator: torch.Generator) -> Tensor:
-    """Random moves for `augment`: uniform in -1..1, (count, 4), a column for each of MOVES.
-
-    A recipe that does not augment draws nothing: (count, 0).
-    """
-    columns = len(MOVES) if recipe.augments else 0
+    """Random moves for `augment`: uniform in -1..1, (count, 4), a column for each of MOVES."""
+    columns = len(MOVES) if recipe.augments else 0  # else nothing is drawn: (count, 0)
     return 2 * torch.rand(count, columns, generator=generator) - 1
 
 

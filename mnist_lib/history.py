@@ -85,7 +85,7 @@ class History:
 
     @property
     def recipe(self) -> Recipe | None:
-        """The recorded recipe, with defaults for what it lacks; None for a log or unknown fields."""
+        """The recipe, with defaults for fields not recorded; None for a log or unknown fields."""
         try:
             return Recipe(**self.record["recipe"])
         except (KeyError, TypeError, ParameterError):
@@ -182,10 +182,7 @@ def save_history(path: Path, history: History) -> None:
 
 
 def load_history(path: str | os.PathLike) -> History:
-    """Read a history.json, or the one in a run's folder.
-
-    Raises RunError if the file cannot be read, DataError if it is not a history.
-    """
+    """Read a history.json or a run folder's: RunError if unreadable, DataError if not a history."""
     path = as_path("path", path)
     if path.is_dir():
         path /= HISTORY

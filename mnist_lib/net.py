@@ -198,14 +198,12 @@ def for_cpu(x: torch.Tensor) -> torch.Tensor:
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    """`norm(conv(x))`, in training without the bias.
-
-    Batch norm subtracts the mean and with it the bias: neither the output nor any other gradient
-    depends on it, and its own gradient is zero up to rounding, yet takes oneDNN nearly as long as
-    the weights'. Only the running mean, which evaluation uses, needs the bias.
-    """
+    """`norm(conv(x))`, in training without the bias."""
     if not norm.training:
         return norm(conv(x))
+    # Batch norm subtracts the mean and with it the bias: neither the output nor any other gradient
+    # depends on it, and its own gradient is zero up to rounding, yet takes oneDNN nearly as long as
+    # the weights'. Only the running mean, which evaluation uses, needs the bias.
     x = norm(F.conv2d(x, conv.weight, stride=conv.stride, padding=conv.padding))
     # .data: the backward pass saves the running mean, though training never reads it.
     norm.running_mean.data.add_(conv.bias.data, alpha=norm.momentum)

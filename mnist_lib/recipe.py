@@ -33,10 +33,7 @@ def _field(limit: tuple, reason: str, default=MISSING):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyper-parameters of one training run: each field with its limit, reason and default.
-
-    The first epoch trains on the share `first` of the training images, the others on `hardest`.
-    """
+    """The hyper-parameters of one training run: each field with its limit, reason and default."""
 
     name: str = _field((is_name, NAME), "names the run's folder")
     epochs: int = _field(WHOLE, "until accuracy stops improving")

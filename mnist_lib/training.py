@@ -162,9 +162,8 @@ class HardExamples:
     An image's loss, without label smoothing, is that of its last training step, so it costs no
     pass of its own (online batch selection, Loshchilov and Hutter 2015). An image left out keeps
     its loss, and returns once the others' have fallen below it. Images that the first epoch leaves
-    out are scored before the second by the averaged net, without augmentation.
-
-    If `hardest` is 1, every epoch after the first takes all images, and no loss is kept.
+    out are scored before the second by the averaged net, without augmentation. If `hardest` is 1,
+    every epoch after the first takes all images, and no loss is kept.
     """
 
     def __init__(self, count: int, recipe: Recipe, device: torch.device):

@@ -39,11 +39,9 @@ FAULTS = (OSError, EOFError, zlib.error, http.client.HTTPException, ValueError)
 
 
 def read_idx(content: bytes) -> torch.Tensor:
-    """A verified IDX file of unsigned bytes as uint8, in the shape of its header.
-
-    The format: two zero bytes, 0x08 for unsigned bytes, the number of dimensions, each dimension
-    as four bytes (big-endian), then the values (LeCun, Cortes, Burges).
-    """
+    """A verified IDX file of unsigned bytes as uint8, in the shape of its header."""
+    # The format: two zero bytes, 0x08 for unsigned bytes, the number of dimensions, each dimension
+    # as four bytes (big-endian), then the values (LeCun, Cortes, Burges).
     content = bytearray(content)  # torch shares only writable memory
     header = 4 + 4 * content[3]
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
@@ -188,7 +186,7 @@ def _from_mirrors(missing: list[str]) -> Iterator[tuple[str, bytes]]:
         try:
             mirror, fault = answers.get(timeout=max(0, end - time.monotonic()))
         except queue.Empty:
-            failed[f"no answer within {TIMEOUT} s"] = silent
+            failed[f"no answer within {TIMEOUT} s"] = [urlsplit(mirror).netloc for mirror in silent]
             break
         silent.remove(mirror)
         try:
@@ -201,10 +199,8 @@ def _from_mirrors(missing: list[str]) -> Iterator[tuple[str, bytes]]:
         except FAULTS as error:
             reason = getattr(error, "reason", error)
             reason = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
-            failed.setdefault(" ".join(reason.split()), []).append(mirror)
-    for reason, mirrors in failed.items():
-        failed[reason] = f"{reason} ({', '.join(urlsplit(mirror).netloc for mirror in mirrors)})"
-    raise DataError(", ".join(failed.values()))
+            failed.setdefault(" ".join(reason.split()), []).append(urlsplit(mirror).netloc)
+    raise DataError(", ".join(f"{reason} ({', '.join(hosts)})" for reason, hosts in failed.items()))
 
 
 def _from_index(missing: list[str]) -> Iterator[tuple[str, bytes]]:

@@ -8,7 +8,6 @@ import contextlib
 import gzip
 import importlib.util
 import io
-import math
 import os
 import pickle
 import re
@@ -72,7 +71,7 @@ def _run(command: list[str], aside: Path) -> None:
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(aside))
     # One attempt per connection, shorter than SILENCE: of several indexes one may be dead.
     environment |= dict.fromkeys(("PIP_RETRIES", "PIP_RESUME_RETRIES", "UV_HTTP_RETRIES"), "0")
-    timeout = str(math.ceil(2 * SILENCE / 3))
+    timeout = str(round(2 * SILENCE / 3))
     environment |= {"PIP_DEFAULT_TIMEOUT": timeout, "UV_HTTP_TIMEOUT": timeout}
     environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -131,11 +130,9 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def idx_files(packed: bytes) -> list[bytes]:
-    """deeplearning.net's pickle, gzipped, as four IDX files.
-
-    It holds three pairs of images, (N, 784) as floats in steps of 1/256, and labels: the training
-    digits in two parts, 50,000 and 10,000, and the 10,000 test digits.
-    """
+    """deeplearning.net's pickle, gzipped, as four IDX files."""
+    # It holds three pairs of images, (N, 784) as floats in steps of 1/256, and labels: the training
+    # digits in two parts, 50,000 and 10,000, and the 10,000 test digits.
     with gzip.open(io.BytesIO(packed)) as pickled:
         parts = _ArraysOnly(pickled, encoding="latin1").load()
     train = [numpy.concatenate(part) for part in zip(*parts[:2], strict=True)]

@@ -40,10 +40,7 @@ class Layer:
 
 
 class LayerTable(tuple):
-    """Rows of type `Layer`, in the order of the forward pass; str() gives text, a notebook HTML.
-
-    For the assignment's net, a column shows the receptive fields that the assignment prints.
-    """
+    """Rows of type `Layer`, in the order of the forward pass; str() gives text, a notebook HTML."""
 
     @property
     def parameters(self) -> int:
@@ -52,7 +49,7 @@ class LayerTable(tuple):
 
     @property
     def table(self) -> Table:
-        """The rows formatted as text; a * marks a printed receptive field that is off."""
+        """The rows as text; for the assignment's net also the fields it prints, with * if off."""
         rows = [
             {
                 "layer": f"{layer.name}, {layer.kind}",

@@ -123,9 +123,6 @@ def calibration(labels: Tensor, log_probabilities: Tensor) -> list[tuple[float, 
 
 
 def expected_calibration_error(labels: Tensor, log_probabilities: Tensor) -> float:
-    """Mean gap between confidence and accuracy (points) over ten bins, weighted by images.
-
-    Takes labels (N,) and log-probabilities (N, 10). From Naeini, Cooper and Hauskrecht 2015.
-    """
-    bins = calibration(labels, log_probabilities)
+    """Mean gap of confidence and accuracy (points) over the bins of `calibration`, by images."""
+    bins = calibration(labels, log_probabilities)  # Naeini, Cooper and Hauskrecht 2015
     return sum(abs(right - sure) * images for sure, right, images in bins) / len(labels)

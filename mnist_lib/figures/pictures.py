@@ -50,15 +50,12 @@ def plot_hard(images: Tensor, labels: Tensor, losses: Tensor, ax: Axes | None = 
 
 
 def plot_augmented(images: Tensor, recipe: Recipe, seed: int = 0, ax: Axes | None = None) -> Axes:
-    """A row per image (N, 28, 28): the original, then eleven random augmentations.
-
-    The square is the part that the recipe's net sees.
-    """
+    """A row per image (N, 28, 28): the original, then eleven random augmentations."""
     digits = images.repeat_interleave(12, dim=0)
     moves = random_affine(len(digits), recipe, torch.Generator().manual_seed(seed))
     moves[::12] = 0  # the first in each row is the original
     ax = plot_inputs(augment(digits, moves, recipe, side=28), "", columns=12, ax=ax)
-    margin = (28 - recipe.crop) / 2
+    margin = (28 - recipe.crop) / 2  # around the square: the part that the recipe's net sees
     for place in range(len(digits)):
         left, top = _corner(place, 12)
         _frame(ax, left + margin, top + margin, recipe.crop, linestyle=":", linewidth=1)
@@ -188,10 +185,7 @@ def plot_feature_maps(maps: dict[str, Tensor], ax: Axes | None = None) -> Axes:
 
 
 def plot_fields(fields: dict[str, Tensor], sides: dict[str, int], ax: Axes | None = None) -> Axes:
-    """How much each pixel affects the middle output of each layer: fields (28, 28), summing to 1.
-
-    The square is the theoretical receptive field, `sides` pixels wide.
-    """
+    """Each layer's `effective_receptive_field`; the square is the theoretical one, `sides` wide."""
     ax = ax or axes(2.4)
     for place, (name, field) in enumerate(fields.items()):
         ax.imshow(field.numpy(), cmap="Blues", extent=(30 * place, 30 * place + 28, 28, 0))

@@ -164,9 +164,8 @@ class Checkpoints:
     def _resumed(self, record: dict) -> dict:
         """The saved record, with a note if the run resumes in another environment."""
         resumed = record.get("resumed", [])
-        last = resumed[-1] if resumed else record
-        old = {name: value for name, value in last.items() if name not in NOT_WHERE}
-        new = {name: value for name, value in self.record.items() if name not in NOT_WHERE}
+        places = ([record, *resumed][-1], self.record)
+        old, new = ({name: p[name] for name in p if name not in NOT_WHERE} for p in places)
         if old == new or self._done == record["recipe"]["epochs"]:
             return record
         changed = [name for name in new | old if new.get(name) != old.get(name)]

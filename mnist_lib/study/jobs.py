@@ -26,14 +26,11 @@ from .processes import own_processes
 
 @dataclass(frozen=True)
 class Job:
-    """One run: everything that a process on any machine needs to make it.
-
-    With `source` "validation", seed n is tested on fold n (modulo 12): see `MNIST.hold_out`.
-    """
+    """One run: everything that a process on any machine needs to make it."""
 
     recipe: Recipe
     seed: int
-    source: str = "mnist"  # or "validation"
+    source: str = "mnist"  # or "validation": seed n tests on MNIST.hold_out's fold n (modulo 12)
     threads: int = 1
     data_dir: str | None = None  # on the machine that makes the run; see load_mnist
     folder: Path | None = None  # of checkpoints, to resume after the last whole epoch
