@@ -41,7 +41,7 @@ def plot_curves(history: History, others: list[History] = ()) -> Figure:
 
 
 def plot_accuracy(runs: Runs, others: list[History] = (), ax: Axes | None = None) -> Axes:
-    """Test accuracy (%) over epochs, best and last marked, and 99.44%; the `others` are grey."""
+    """Test accuracy (%) over epochs, best and last marked, 99.44% dotted; the `others` are grey."""
     ax = _plot_runs(runs, others, "accuracy", ax)
     for run, color in zip(runs.values(), itertools.cycle(COLORS)):
         style = {"color": color, "markersize": 12, "markerfacecolor": "none"}

@@ -60,10 +60,9 @@ class MNIST:
         """
         check_whole("fold", fold, least=0, most=FOLDS - 1)
         images, labels = self.train_images, self.train_labels
-        count = len(images)
-        check_whole("the number of training images", count, least=FOLDS)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-        test = torch.zeros(count, dtype=torch.bool)
+        check_whole("the number of training images", len(images), least=FOLDS)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        test = torch.zeros(len(images), dtype=torch.bool)
         test[order[fold::FOLDS]] = True
         return MNIST(images[~test], labels[~test], images[test], labels[test], source="validation")
 

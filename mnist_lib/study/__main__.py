@@ -71,7 +71,9 @@ def main() -> None:
             run = History.from_json(lines[args.verify - 1], where)
             holds, result = verify(run, load_study(args.file))
             print(f"{where}: {result}")
-            return None if holds else sys.exit(1)
+            if not holds:
+                sys.exit(1)
+            return
         wanted, cores = (args.processes or 1) * args.threads, joblib.cpu_count()
         if args.scheduler is None and wanted > cores:
             crowd = f"{args.processes or 1} processes of {args.threads} threads each want {wanted}"

@@ -119,7 +119,7 @@ def on_cluster(scheduler: str) -> Iterator[Callable[[Job], Future]]:
 
 
 def result_of(future: Future, file: Path) -> History:
-    """The run of a submitted job. Any other failure is a RunError that names the study's `file`."""
+    """The run of a submitted job; RunError, naming the study's `file`, if it failed."""
     try:
         return future.result()
     except (ParameterError, DataError):  # arguments that do not fit, or no data
