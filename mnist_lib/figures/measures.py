@@ -123,6 +123,6 @@ def calibration(labels: Tensor, log_probabilities: Tensor) -> list[tuple[float, 
 
 
 def expected_calibration_error(labels: Tensor, log_probabilities: Tensor) -> float:
-    """Mean gap (points) of confidence and accuracy in `calibration`, weighted by images."""
-    bins = calibration(labels, log_probabilities)  # Naeini, Cooper and Hauskrecht 2015
+    """Mean gap (points) in `calibration`, weighted by images (Naeini, Cooper, Hauskrecht 2015)."""
+    bins = calibration(labels, log_probabilities)
     return sum(abs(right - sure) * images for sure, right, images in bins) / len(labels)

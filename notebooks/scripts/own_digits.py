@@ -68,6 +68,11 @@ def with_ink_around(add) -> Pictures:
     return pictures
 
 
+def bounds(picture: Image.Image) -> tuple[int, int, int, int]:
+    """The left, upper, right and lower end of the ink."""
+    return ImageOps.invert(picture).point(lambda value: 255 * (value > 60)).getbbox()
+
+
 def rim(picture: Image.Image, random) -> Image.Image:
     """A black rim, 1 to 12 pixels wide, as a scan's."""
     pen = ImageDraw.Draw(picture)
@@ -77,11 +82,10 @@ def rim(picture: Image.Image, random) -> Image.Image:
 
 def box(picture: Image.Image, random) -> Image.Image:
     """A printed box, 10 to 40 pixels from the digit."""
-    left, top, right, bottom = ImageOps.invert(picture).point(lambda v: 255 * (v > 60)).getbbox()
     page = Image.new("L", (400, 400), 255)
     page.paste(picture, (60, 60))
     gaps, width = random.integers(10, 41, 4), int(random.integers(1, 9))
-    corners = np.array([left, top, right, bottom]) + 60 + gaps * [-1, -1, 1, 1]
+    corners = np.array(bounds(picture)) + 60 + gaps * [-1, -1, 1, 1]
     ImageDraw.Draw(page).rectangle(corners.tolist(), outline=0, width=width)
     return page
 
@@ -100,7 +104,7 @@ def desk(picture: Image.Image, random) -> Image.Image:
 
 def line(picture: Image.Image, random) -> Image.Image:
     """A line, 2 to 11 pixels wide, below the digit."""
-    bottom = ImageOps.invert(picture).point(lambda v: 255 * (v > 60)).getbbox()[3]
+    bottom = bounds(picture)[3]
     width, slope = int(random.integers(2, 12)), random.uniform(-6, 6)
     height = bottom + int(random.integers(10, 25)) + width / 2
     ends = (-5, height - slope, 285, height + slope)
