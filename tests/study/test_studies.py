@@ -51,9 +51,20 @@ def path(tmp_path, mnist):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    """Runs are made by this process, not each by one of its own, which takes long to start."""
-    here = contextlib.nullcontext(lambda function, *args: function(*args))
-    monkeypatch.setattr(jobs, "own_processes", lambda: here)
+    """Runs are made by this process, not each by one of its own, which takes long to start.
+
+    A list of what else happens before a trained run's line is added.
+    """
+    meanwhile = []
+
+    def call(function, *args):
+        result = function(*args)
+        for other in meanwhile:
+            other()
+        return result
+
+    monkeypatch.setattr(jobs, "own_processes", lambda: contextlib.nullcontext(call))
+    return meanwhile
 
 
 @pytest.fixture
@@ -194,15 +205,16 @@ def test_finished_runs_are_not_trained_again(path, command, capsys):
     assert (list(path.parent.iterdir()), load_study(path)) == ([path], runs)
 
 
-@pytest.mark.usefixtures("at_once")
-def test_a_run_that_another_study_adds_meanwhile_is_not_added_again(path, capsys):
+def test_a_run_that_another_study_adds_meanwhile_is_not_added_again(path, at_once, capsys):
+    locked = threading.Event()
+
     def add():
         with lock(path.with_suffix(".unfinished")):
-            time.sleep(0.5)
+            locked.set()
+            time.sleep(0.5)  # the study waits for the lock
             append_line(path, finished(3).to_json())
 
-    other = threading.Thread(target=add)
-    other.start()
+    at_once += [threading.Thread(target=add).start, locked.wait]
     assert study(path, RECIPE, [3], 1) == load_study(path) == [finished(3)]
     assert "seed 3: not added again" in capsys.readouterr().out
     assert list(path.parent.iterdir()) == [path]
