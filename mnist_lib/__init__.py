@@ -20,6 +20,7 @@ from .runs.export import export_onnx
 from .runs.folder import load_weights, pretrained, run_folder, save_run
 from .runs.threads import check_threads, choose_threads
 from .training import train
+from .grade.notebooks import read_notebook
 from .grade.parse import parse_log
 from .grade.records import logged_run, logged_runs, recorded_ideas, recorded_studies
 from .grade.verdict import Claim, Verdict, findings, luck_table, verdict

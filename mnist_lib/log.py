@@ -85,9 +85,10 @@ class Progress:
             raise RunError(f"training diverged in {where}: the {what} is {loss}; {advice}")
 
 
-def train_line(epoch: Epoch) -> str:
-    """An epoch's finished progress bar, in the assignment's format."""
-    text = _bar_text(epoch.last_batch_loss, epoch.batches - 1)
+def train_line(epoch: Epoch, of: int | None = None) -> str:
+    """An epoch's finished progress bar, in the assignment's format; numbered if `of` is given."""
+    text = f"epoch {epoch.epoch} of {of} " if of else ""
+    text += _bar_text(epoch.last_batch_loss, epoch.batches - 1)
     return tqdm.format_meter(epoch.batches, epoch.batches, epoch.seconds, prefix=text)
 
 
@@ -100,7 +101,9 @@ def test_line(epoch: Epoch) -> str:
 def format_log(history: History) -> str:
     """A run as text in the assignment's format; `parse_log` reads it back."""
     check_history(history)
-    return "\n".join(f"{train_line(epoch)}\n{test_line(epoch)}\n" for epoch in history)
+    # Numbers show that epochs of other lengths are the same run's.
+    of = len(history) if len({epoch.batches for epoch in history}) > 1 else None
+    return "\n".join(f"{train_line(epoch, of)}\n{test_line(epoch)}\n" for epoch in history)
 
 
 def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path | None, verbose: bool) -> None:
@@ -113,7 +116,7 @@ def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path | None, verbos
     else:
         print(f"{done}: it is finished, and not trained again", file=sys.stderr)
     for epoch in epochs:
-        print(train_line(epoch), file=sys.stderr, flush=True)
+        print(train_line(epoch, recipe.epochs), file=sys.stderr, flush=True)
         print(test_line(epoch), flush=True)
 
 

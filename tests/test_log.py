@@ -9,7 +9,16 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from mnist_lib import format_log, get_recipe, log, logged_run, make_net, parse_log, train
+from mnist_lib import (
+    format_log,
+    get_recipe,
+    log,
+    logged_run,
+    make_net,
+    parse_log,
+    recorded_studies,
+    train,
+)
 from mnist_lib.log import Progress
 
 RECIPE = get_recipe("assignment", epochs=2, batch_size=64)
@@ -34,6 +43,13 @@ def test_what_training_prints_reads_back(sample):
         assert read.test_loss == pytest.approx(made.test_loss, abs=5e-5)
         assert read.seconds <= made.seconds + 1
     assert parse_log(format_log(history)).final.correct == history.final.correct
+
+
+def test_epochs_of_other_lengths_are_one_run():
+    history = recorded_studies()["steady"][0]
+    assert len({epoch.batches for epoch in history}) > 1, "only the hardest images"
+    shown = parse_log(format_log(history))
+    assert [epoch.batches for epoch in shown] == [epoch.batches for epoch in history]
 
 
 def steps(losses, verbose=False, pause=0.0):

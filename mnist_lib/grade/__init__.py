@@ -1,1 +1,1 @@
-"""What the course claimed and what was measured: logs, verdict, and the shipped records."""
+"""What a course claims and what was measured: logs and notebooks, verdict, shipped records."""

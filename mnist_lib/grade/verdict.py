@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import torch.nn as nn
 
-from ..base.errors import ParameterError
+from ..base.errors import ParameterError, is_whole
 from ..base.tables import Table, mean_and_error, mean_and_sd
-from ..data import FULL_TEST_SET
-from ..evaluation import count_parameters
+from ..data import FULL_TEST_SET, MNIST
+from ..evaluation import count_parameters, evaluate
 from ..history import TARGET, History, check_histories, check_history, describe
 from .records import logged_run, recorded_runs
 
 BUDGET = 20_000  # parameters; the assignment asks for fewer
+AGREEMENT = 5  # of 10,000 digits: other machines round otherwise
 LOGGED_PARAMETERS = 13_322  # the assignment's layer table
 
 FOOTNOTE = """\
@@ -74,15 +75,16 @@ class Verdict:
         return "\n\n".join([self.title, str(Table(rows, left=4)), FOOTNOTE, *last])
 
 
-def verdict(net: nn.Module, history: History) -> Verdict:
-    """Judge any net and its History by the assignment's claims and the logged run.
+def verdict(net: nn.Module | int, history: History, data: MNIST | None = None) -> Verdict:
+    """Judge any net, or its number of parameters, and its History by the assignment's claims.
 
     Accuracies are compared exactly, as counts of images. The mean of the last five epochs is judged
-    if there are five; without MNIST's test set, only the number of parameters is. If the recipe has
-    recorded seeds, each claim says how many of them it holds for.
+    if there are five; without MNIST's test set, only the number of parameters is. With `data`, the
+    net is tested, and must score what the history's last epoch says. If the recipe has recorded
+    seeds, each claim says how many of them it holds for.
     """
     check_history(history)
-    logged, size = logged_run(), count_parameters(net)
+    logged, size = logged_run(), net if is_whole(net) else count_parameters(net)
     if (recorded := history.record.get("parameters", size)) != size:
         raise ParameterError(f"the net has {size:,} parameters, but the history's had {recorded:,}")
     best, end, last = history.best, logged.final, history.final.score
@@ -112,6 +114,14 @@ def verdict(net: nn.Module, history: History) -> Verdict:
         text = "mean of last 5, logged or better"
         means = (f"{run.mean_of_last_five:.3f}%" for run in (logged, history))
         claims.append(claim(text, *means, lambda run: run.mean_of_last_five >= mean))
+    if data is not None:
+        images, correct = len(data.test_images), evaluate(net, data)[1]
+        if images != history.images:
+            problem = f"data must have the history's {history.images:,} test images"
+            raise ParameterError(f"{problem}, got {images:,}")
+        agrees = abs(correct - history.final.correct) * 10_000 <= AGREEMENT * images
+        score = f"{correct}/{images}" + ("" if agrees else f", not {history.final.correct}")
+        claims.append(Claim("the net scores what its log says", "", score, agrees))
     return Verdict(tuple(claims), title=f"Verdict on {describe(history)}")
 
 

@@ -10,8 +10,10 @@ from mnist_lib import (
     ParameterError,
     check_run,
     describe,
+    evaluate,
     get_recipe,
     logged_run,
+    pretrained,
     recorded_studies,
     summary,
 )
@@ -127,6 +129,27 @@ def test_summary_by_hand():
         ["99.380", "±", "0.072"],
         ["50.000", "±", "0.000"],
     ]
+
+
+def test_the_net_at_hand_is_tested_beside_the_log(sample):
+    """A log edited by one line does not pass with honest weights."""
+    net, images = pretrained("fast"), len(sample.test_images)
+    right = evaluate(net, sample)[1]
+    for told, holds in ((right, True), (right - 1, images > 1999), (right - 100, False)):
+        claim = verdict(net, make(told, images=images, source="sample"), sample).claims[-1]
+        assert (claim.text, claim.holds) == ("the net scores what its log says", holds)
+    assert claim.measured == f"{right}/{images}, not {right - 100}"
+    with pytest.raises(ParameterError, match="data must have the history's 10,000 test"):
+        verdict(net, make(9900), sample)
+    assert verdict(13_322, make(9950)).holds
+    with pytest.raises(ParameterError, match="net must be"):
+        verdict(13_322, make(right, images=images, source="sample"), sample)
+
+
+def test_a_test_set_as_large_as_the_training_set_is_told():
+    judged = verdict(Net(), make(59_990, images=60_000))
+    assert judged.title == "Verdict on 60,000 test images, not MNIST's 10,000"
+    assert [claim.holds for claim in judged.claims[1:]] == [None] * 3
 
 
 def test_luck_by_hand():

@@ -1,0 +1,165 @@
+"""Grade a class: `python -m mnist_lib.grade SUBMISSIONS` reads its notebooks and logs, a row each.
+
+A row tells of a submission's last whole run; the CSV file has a row a run. Nothing is executed. A
+flag is a reason to look, not a verdict.
+"""
+
+import argparse
+import csv
+import io
+import os
+import statistics
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..base.errors import MnistLibError, RunError, exit_in_a_sentence
+from ..base.files import write_file
+from ..base.tables import Table
+from ..data import FULL_TEST_SET, FULL_TRAINING_SET
+from ..history import TARGET
+from ..recipe import get_recipe
+from .notebooks import read_submission
+from .records import recorded_studies
+from .verdict import BUDGET
+
+SEEDS = recorded_studies()["assignment"]
+KINDS = (".ipynb", ".log", ".txt", ".md")
+TOO_GOOD = 99.7  # per cent, at the best epoch
+COLUMNS = {  # of the table on a terminal
+    "run": "{run} of {runs}",
+    "params": "{parameters}",
+    "epochs": "{epochs}",
+    "best %": "{best_percent:.2f} at {best_epoch}",
+    "last %": "{last_percent:.2f}",
+    "mean 5": "{mean_of_last_five:.2f}",
+    "budget": "{within_budget}",
+    "touches": "{touches}",
+    "ends": "{ends}",
+    "adds": "{best_adds:.2f}",
+    "rank": "{rank}",
+}
+ANSWERS = {True: "yes", False: "NO", None: "?"}
+
+
+def find(paths: list[Path]) -> list[Path]:
+    """The notebooks and logs among files and in folders."""
+    files = [path for path in paths if not path.is_dir()]
+    for folder, folders, names in (found for path in paths for found in os.walk(path)):
+        folders[:] = [name for name in folders if name != ".ipynb_checkpoints"]
+        files += [Path(folder, name) for name in names if name.lower().endswith(KINDS)]
+    return sorted(path for path in files if not path.is_fifo())
+
+
+def rows_of(path: Path, args: argparse.Namespace) -> list[dict]:
+    """A row for each run of a submission; if it has none, one that says why."""
+    nothing = {"file": str(path), "flags": []}
+    try:
+        submission = read_submission(path)
+    except MnistLibError as error:
+        return [nothing | {"unread": [str(error)]}]
+    rows, count, unread = [], len(submission.runs), submission.unread
+    for number, run in enumerate(submission.runs, 1):
+        epochs, last = run.epochs, run.epochs[-1]
+        best = max(epochs, key=lambda epoch: epoch.accuracy)
+        size, flags = submission.parameters(run)
+        flags += submission.leaks(run)
+        if last.images == FULL_TRAINING_SET:
+            flags.append(f"{last.line}: the test set has 60,000 images, as the training set")
+        if best.accuracy >= TOO_GOOD:
+            flags.append(f"{best.line}: {best.accuracy:.2f}% is hardly possible")
+        on_mnist = submission.on_mnist and last.images in (None, FULL_TEST_SET)
+        within = size < args.parameters if isinstance(size, int) else None
+        row = {"file": str(path), "run": number, "runs": count, "whole": ANSWERS[run.whole]}
+        row |= {"parameters": size, "epochs": len(epochs), "best": best.correct}
+        row |= {"best_percent": round(best.accuracy, 4), "best_epoch": epochs.index(best) + 1}
+        row |= {"last": last.correct, "last_percent": round(last.accuracy, 4)}
+        mean = statistics.fmean(epoch.accuracy for epoch in epochs[-5:])
+        row |= {"mean_of_last_five": round(mean, 4), "test_images": last.images}
+        row["within_budget"] = ANSWERS[within if len(epochs) <= args.epochs else False]
+        for name, epoch in (("touches", best), ("ends", last)):
+            row[name] = ANSWERS[epoch.accuracy >= args.target if on_mnist else None]
+        better = sum(seed.final.accuracy > last.accuracy for seed in SEEDS)
+        row |= {"rank": better + 1 if on_mnist else "?"}
+        row |= {"best_adds": round(best.accuracy - last.accuracy, 4), "flags": flags}
+        rows.append(row | {"unread": unread, "run_of": run})
+    return rows or [nothing | {"unread": unread or ["it has no test line"]}]
+
+
+def flag_equals(rows: list[dict]) -> None:
+    """Flag runs of three epochs or more whose counts another submission has, too."""
+    first: dict[tuple, dict] = {}
+    for row in (row for row in rows if "run" in row):
+        counts = tuple(epoch.correct for epoch in row.pop("run_of").epochs)
+        other = first.setdefault(counts, row)
+        if len(counts) >= 3 and None not in counts and other["file"] != row["file"]:
+            for one, two in ((row, other), (other, row)):
+                one["flags"].append(f"the same {len(counts)} counts as {two['file']}")
+
+
+def as_text(rows: list[dict]) -> str:
+    """The rows for a terminal, and below them their flags and what is not read."""
+    shown, notes = [], []
+    for row in rows:
+        name = row["file"]
+        line = {"file": printable(name if len(name) <= 25 else f"…{name[-24:]}")}
+        line |= {head: form.format(**row) if "run" in row else "" for head, form in COLUMNS.items()}
+        shown.append(line | {"flags": str(len(row["flags"]) or "")})
+        notes += [f"{name}: flag: {flag}" for flag in row["flags"]]
+        notes += [f"{name}: not read: {text}" for text in row["unread"][:3]]
+        notes += [f"{name}: not read: {len(row['unread']) - 3} lines more"] * bool(
+            row["unread"][3:]
+        )
+    luck = statistics.fmean(seed.best.accuracy - seed.final.accuracy for seed in SEEDS)
+    last = (
+        f"By luck alone the best epoch adds {luck:.3f} points, in the mean of {len(SEEDS)} recorded"
+    )
+    last += f"\nseeds of the author's recipe. A rank is the last epoch's, of {len(SEEDS) + 1}."
+    return "\n".join([str(Table(shown)), "", *map(printable, notes), last])
+
+
+def printable(text: str) -> str:
+    """The text, which others wrote, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def as_csv(rows: list[dict]) -> str:
+    """The rows for a spreadsheet, in which no text begins a formula."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, max(rows, key=len))
+    writer.writeheader()
+    for row in rows:
+        cells = {name: "; ".join(v) if isinstance(v, list) else v for name, v in row.items()}
+        formulas = {
+            name: f"'{v}" for name, v in cells.items() if str(v).startswith(tuple("=+-@\t"))
+        }
+        writer.writerow(cells | formulas)
+    return out.getvalue()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="mnist_lib.grade", description=__doc__)
+    add, epochs = parser.add_argument, get_recipe("assignment").epochs
+    add("submissions", nargs="+", type=Path, help="folders or files")
+    add("--target", type=float, default=TARGET / 100, help="per cent; by default 99.44")
+    add("--parameters", type=int, default=BUDGET, help=f"fewer than these; by default {BUDGET:,}")
+    add("--epochs", type=int, default=epochs, help=f"at most; by default {epochs}")
+    add("--csv", type=Path, metavar="FILE", help="a row a run, for a spreadsheet")
+    args = parser.parse_args(arguments)
+    with exit_in_a_sentence(parser.prog):
+        files = tqdm(find(args.submissions), "reading", delay=1, leave=False)
+        submissions = [rows_of(path, args) for path in files]
+        rows = [row for each in submissions for row in each]
+        if not any("run" in row for row in rows):
+            notes = [printable(f"{row['file']}: {row['unread'][0]}") for row in rows]
+            raise RunError("\n".join(["there is no run to grade", *notes]))
+        flag_equals(rows)
+        if args.csv:
+            text = as_csv(rows).encode("utf-8", "replace")
+            write_file(args.csv, lambda aside: aside.write_bytes(text))
+        whole = [[row for row in each if row.get("whole") == "yes"] or each for each in submissions]
+        print(as_text([each[-1] for each in whole]))
+
+
+if __name__ == "__main__":
+    main()

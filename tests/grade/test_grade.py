@@ -1,0 +1,203 @@
+"""A class is graded: logs and notebooks in the formats people have, with numbers of our own."""
+
+import csv
+import json
+import os
+
+import pytest
+
+from mnist_lib import DataError, format_log, logged_run, parse_log, read_notebook
+from mnist_lib.grade.__main__ import main
+
+BAR = "Loss=0.2{0} Batch_id=468 Accuracy=95.1{0}: 100%|███| 469/469 [00:20<00:00, 23.10it/s]\n"
+SMALL = "loss=0.1{0} batch_id=468 Accuracy = 96.2{0}: 100%|███| 469/469 [00:20<00:00, 23.10it/s]\n"
+NEXT = "loss=0.3{0} batch_id=0:   0%|   | 0/469 [00:00<?, ?it/s]\n"
+TEST = "Test set: Average loss: 0.0{2}, Accuracy: {1}/10000 ({3:.2f}%)\n\n"
+KERAS = (
+    "469/469 [==] - 3s - loss: 0.11 - accuracy: 0.9712 - val_loss: 0.0412 - val_accuracy: {3:.4f}\n"
+)
+COUNTED = [
+    BAR + TEST,
+    "EPOCH: {0}\n" + SMALL + NEXT + TEST,
+    "epoch= {0} " + SMALL + "train set: Accuracy: 58{2}1/60000 (98%)\n" + TEST,
+    TEST,
+    "100%|███| 469/469 [00:20<00:00, 23.10it/s]\n" + TEST,
+    "Epoch {0}\nTest set: Average loss: 0.16, Validation Accuracy: {1}/10000 ({3:.2f}%)\n",
+    "Validation set: Average loss: 0.07, Accuracy: {1}/10000\nBest test accuracy: 99.9%\n",
+    "Epoch {0}/4 Val Accuracy:  {1}/10000 | Percent: {3:.2f}%\n",
+    "| {0} | 0.0{2} | 58{2}1/60000 | {1}/10000 |\n",
+    "Epoch: {0} | Loss: 0.34 | Accuracy: 98.8%: 100%|██| 469/469 [00:18<00:00, 25.5it/s]\n" + TEST,
+    "Test set: Average loss: 0.0{2}, Accuracy: {1}/10000 ({3:.2f}%) ",  # newlines lost
+]
+SHARES = [
+    "Test : Loss = 0.0171, Accuracy = {3:.2f}%\n",
+    "Epoch {0} Train: 97.1% | Test: {3:.2f}%\n",
+    "Train Acc: 0.981 Val Accu: {4:.4f}\n",
+]
+STOPPED = "Loss=0.7 Batch_id=41 Accuracy=94.1: 9%|█ | 42/469 [00:02<00:20, 23.10it/s]\n"
+RIGHT = [9512, 9704, 9801, 9848]
+
+
+def show(text, right=RIGHT):
+    epochs = enumerate(right, 1)
+    return "".join(text.format(n, r, 60 - n, r / 100, r / 10_000) for n, r in epochs)
+
+
+def out(text, **more):
+    return {"output_type": "stream", "name": "stderr", "text": text.splitlines(True)} | more
+
+
+def notebook(path, *cells):
+    """Cells of source and output text, executed in this order."""
+    cells = [
+        {"cell_type": "code", "execution_count": n, "source": source, "outputs": [out(text)]}
+        for n, (source, text) in enumerate(cells, 1)
+    ]
+    path.write_text(json.dumps({"nbformat": 4, "cells": cells}))
+    return path
+
+
+def read(path, text):
+    path.write_text(text)
+    return read_notebook(path)
+
+
+@pytest.mark.parametrize("text", COUNTED)
+def test_formats_with_counts(tmp_path, text):
+    once, twice = notebook(tmp_path / "a.ipynb", ("", show(text))), [("", show(text))] * 2
+    for runs in (read_notebook(once), read(tmp_path / "a.log", show(text))):
+        assert [[epoch.correct for epoch in run.epochs] for run in runs] == [RIGHT]
+    other = show(text, [right - 20 for right in RIGHT])
+    runs = read_notebook(notebook(tmp_path / "b.ipynb", *twice[:1], ("", other)))
+    assert [len(run.epochs) for run in runs] == [4, 4]
+    assert [len(run.epochs) for run in read(tmp_path / "b.log", show(text) + "\n" + other)] == [
+        4,
+        4,
+    ]
+    with pytest.raises(DataError):
+        parse_log(show(text) + other)
+
+
+@pytest.mark.parametrize("text", SHARES)
+def test_per_cent_stays_per_cent(tmp_path, text):
+    (run,) = read(tmp_path / "a.log", show(text))
+    assert [epoch.accuracy for epoch in run.epochs] == [95.12, 97.04, 98.01, 98.48]
+    assert {(epoch.correct, epoch.images) for epoch in run.epochs} == {(None, None)}
+    with pytest.raises(DataError, match="line 1: not a whole test line"):
+        _ = run.history
+
+
+@pytest.mark.parametrize(
+    ("before", "line", "reason"),
+    [
+        (show("EPOCH: {0}\n" + BAR + TEST), 4 * 4 + 3, "epoch 1 follows epoch 4"),
+        (show(BAR.replace("46", "93") + TEST), 13 - 1 + 2, "batches"),
+        (show(BAR + COUNTED[6].replace("0000", "000"), [951, 970]), 8, "tested on 10000 images"),
+        (show(BAR + TEST) + STOPPED + "0%|  | 0/469 [00:00<?, ?it/s]\n", 16, "halfway"),
+        (show(BAR + TEST) + STOPPED + "KeyboardInterrupt\n", 16, "halfway"),
+        (show(BAR + TEST, [9861, 9901, 9938]), 11, "98.51% follows 99.38%"),
+    ],
+)
+def test_more_than_one_run_is_never_one(tmp_path, before, line, reason):
+    text = before + show("EPOCH: {0}\n" * ("EPOCH" in before) + BAR + TEST, [9851, 9860])
+    with pytest.raises(DataError, match=rf"^line {line}: .*{reason}.*more than one run"):
+        parse_log(text)
+    assert len(read(tmp_path / "a.txt", text)) == 2
+
+
+def test_a_history_where_all_is_there(tmp_path):
+    path = notebook(tmp_path / "a.ipynb", ("", format_log(logged_run())), ("", show(TEST)))
+    whole, bare = read_notebook(path)
+    assert whole.history == logged_run()
+    with pytest.raises(
+        DataError, match=r"cell 2, line 1: a 'Test set' line without the progress bar"
+    ):
+        _ = bare.history
+    with pytest.raises(DataError, match=r"line 1: this is a notebook.*read_notebook"):
+        parse_log(path)
+
+
+def test_runs_over_cells_and_tests_after_them(tmp_path):
+    """A run may go on in the next cell; a stopped run or a later test is not the last whole run."""
+    text = "EPOCH: {0}\n" + BAR + TEST
+    more = text.format(5, 9850, 55, 98.5)
+    stopped = show(text, [9500, 9600]) + STOPPED
+    cells = STOPPED, show(text), more, stopped, more.replace("EPOCH", "x").split("\n", 2)[2]
+    runs = read_notebook(notebook(tmp_path / "a.ipynb", *(("", cell) for cell in cells)))
+    assert [(len(run.epochs), run.whole) for run in runs] == [(5, True), (2, False)]
+    with pytest.raises(DataError, match="cell 4, line 9: the log is cut short at batch 42 of 469"):
+        _ = runs[1].history
+    lost = "Streaming output truncated to the last 5000 lines.\n" + show(BAR + TEST)
+    (run,) = read_notebook(notebook(tmp_path / "lost.ipynb", ("", lost)))
+    with pytest.raises(DataError, match="cell 1, line 1: Colab kept only the output's end"):
+        _ = run.history
+    cells = show(BAR + TEST), TEST.format(4, 9850, 55, 98.5)
+    (run,) = read_notebook(notebook(tmp_path / "b.ipynb", *(("", cell) for cell in cells)))
+    assert len(run.epochs) == 4
+
+
+def test_old_notebooks_and_strange_outputs(tmp_path):
+    cell = {"cell_type": "code", "input": ["x"], "prompt_number": 1}
+    shown = [{"output_type": "pyout", "text": show(TEST)}, {"output_type": "pyerr", "ename": "E"}]
+    shown += [{"output_type": "display_data", "data": {"text/html": "<b>Test set</b>"}}]
+    sheets = {"nbformat": 3, "worksheets": [{"cells": [{"cell_type": "heading"}]}]}
+    sheets["worksheets"].append({"cells": [cell | {"outputs": shown}]})
+    (run,) = read(tmp_path / "old.ipynb", json.dumps(sheets))
+    assert run.epochs[0].line == "cell 2, line 1"
+
+
+DATA = """\
+!pip install torchsummary
+train_set, test_set = datasets.MNIST('data'), datasets.MNIST('data', train={0})
+train_loader = torch.utils.data.DataLoader(train_set, shuffle=True)
+test_loader = torch.utils.data.DataLoader(dataset=test_set)
+print(datasets.MNIST('data', train=True).data.float().mean())
+"""
+NET, LOOP = "class Net(nn.Module):\n    pass", "for e in range(4):\n    test(model, device, {0})"
+TABLE = "Total params: 7,998\n"
+
+
+def test_a_class(tmp_path, capsys, monkeypatch):
+    """One row each; every flag with its evidence; a broken file costs its row."""
+    folder = tmp_path / "class"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    start = [(DATA.format(False), ""), (NET, ""), ("summary(model)", TABLE)]
+    good, high = show(TEST), show(TEST, [9900, 9971, 9944, 9940])
+    loop = LOOP.format("test_loader")
+    notebook(folder / "good.ipynb", *start, (loop, good), (loop, high))
+    notebook(folder / "leak.ipynb", *start, (LOOP.format("train_loader"), show(TEST, [9700] * 4)))
+    leaky = show(TEST.replace("1000", "6000"), [59_000, 59_500, 59_600]).replace("(", "(9")
+    notebook(
+        folder / "through.ipynb", (DATA.format(True), ""), *start[1:], (NET, ""), (loop, leaky)
+    )
+    notebook(folder / "cifar.ipynb", (DATA.format(True).replace("MNIST", "CIFAR10"), show(TEST)))
+    notebook(folder / ".ipynb_checkpoints" / "good.ipynb", (loop, good))
+    (folder / "copy\n.log").write_text(good)
+    for name, content in (("broken.ipynb", b"{"), ("deep.ipynb", b"[" * 10**5), ("x.txt", b"\xff")):
+        (folder / name).write_bytes(content)
+    os.mkfifo(folder / "pipe.log")
+    (folder / "=cmd.md").write_text(show(COUNTED[8]))
+    monkeypatch.chdir(folder)
+    main([".", "--csv", str(tmp_path / "out.csv"), "--parameters", "8000"])
+    done = capsys.readouterr()
+    assert done.err == ""
+    head, _, *lines = done.out.splitlines()
+    assert max(map(len, (head, *lines[:8]))) <= 120
+    with open(tmp_path / "out.csv", newline="") as file:
+        rows = {(os.path.basename(row["file"]), row["run"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 10
+    row = rows["good.ipynb", "2"]
+    expected = {"runs": "2", "parameters": "7998", "epochs": "4", "best": "9971", "best_epoch": "2"}
+    expected |= {"last": "9940", "test_images": "10000", "mean_of_last_five": "99.3875"}
+    assert row | expected | {"within_budget": "yes", "touches": "yes", "ends": "NO"} == row
+    assert row["flags"].endswith("line 3: 99.71% is hardly possible")
+    assert "the same 4 counts as" in rows["good.ipynb", "1"]["flags"]
+    assert "cell 4: test(model, device, train_loader)" in rows["leak.ipynb", "1"]["flags"]
+    for flag in ("60,000 images", "cell 5: test(model, device, test_loader)", "cell 4: the class"):
+        assert flag in rows["through.ipynb", "1"]["flags"]
+    assert rows["through.ipynb", "1"]["touches"] == rows["cifar.ipynb", "1"]["touches"] == "?"
+    assert "CIFAR10, not MNIST" in rows["cifar.ipynb", "1"]["unread"]
+    assert "not a notebook" in rows["broken.ipynb", ""]["unread"]
+    assert "'=cmd.md" in {file for file, _ in rows}
+    with pytest.raises(SystemExit, match=r"no run to grade\nx\.txt: x\.txt is not a text"):
+        main(["x.txt"])
