@@ -8,6 +8,7 @@ import argparse
 import csv
 import io
 import os
+import re
 import statistics
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ..base.tables import Table
 from ..data import FULL_TEST_SET, FULL_TRAINING_SET
 from ..history import TARGET
 from ..recipe import get_recipe
-from .notebooks import read_submission
+from .notebooks import leaks, parameters, read_submission
 from .records import recorded_studies
 from .verdict import BUDGET
 
@@ -53,44 +54,57 @@ def find(paths: list[Path]) -> list[Path]:
 
 def rows_of(path: Path, args: argparse.Namespace) -> list[dict]:
     """A row for each run of a submission; if it has none, one that says why."""
-    nothing = {"file": str(path), "flags": []}
     try:
-        submission = read_submission(path)
+        runs, unread, on_mnist, cells = read_submission(path)
     except MnistLibError as error:
-        return [nothing | {"unread": [str(error)]}]
-    rows, count, unread = [], len(submission.runs), submission.unread
-    for number, run in enumerate(submission.runs, 1):
+        runs, unread = [], [str(error)]
+    rows = [] if runs else [{"file": str(path), "flags": [], "unread": unread or ["no test line"]}]
+    for number, run in enumerate(runs, 1):
         epochs, last = run.epochs, run.epochs[-1]
         best = max(epochs, key=lambda epoch: epoch.accuracy)
-        size, flags = submission.parameters(run)
-        flags += submission.leaks(run)
+        size, flags = parameters(cells, run)
+        flags += leaks(cells, run)
         if last.images == FULL_TRAINING_SET:
             flags.append(f"{last.line}: the test set has 60,000 images, as the training set")
         if best.accuracy >= TOO_GOOD:
             flags.append(f"{best.line}: {best.accuracy:.2f}% is hardly possible")
-        on_mnist = submission.on_mnist and last.images in (None, FULL_TEST_SET)
+        judged = on_mnist and last.images in (None, FULL_TEST_SET)
         within = size < args.parameters if isinstance(size, int) else None
-        row = {"file": str(path), "run": number, "runs": count, "whole": ANSWERS[run.whole]}
-        row |= {"parameters": size, "epochs": len(epochs), "best": best.correct}
-        row |= {"best_percent": round(best.accuracy, 4), "best_epoch": epochs.index(best) + 1}
-        row |= {"last": last.correct, "last_percent": round(last.accuracy, 4)}
-        mean = statistics.fmean(epoch.accuracy for epoch in epochs[-5:])
-        row |= {"mean_of_last_five": round(mean, 4), "test_images": last.images}
-        row["within_budget"] = ANSWERS[within if len(epochs) <= args.epochs else False]
-        for name, epoch in (("touches", best), ("ends", last)):
-            row[name] = ANSWERS[epoch.accuracy >= args.target if on_mnist else None]
-        better = sum(seed.final.accuracy > last.accuracy for seed in SEEDS)
-        row |= {"rank": better + 1 if on_mnist else "?"}
-        row |= {"best_adds": round(best.accuracy - last.accuracy, 4), "flags": flags}
-        rows.append(row | {"unread": unread, "run_of": run})
-    return rows or [nothing | {"unread": unread or ["it has no test line"]}]
+        rows.append(
+            {
+                "file": str(path),
+                "run": number,
+                "runs": len(runs),
+                "whole": ANSWERS[not last.stop],
+                "parameters": size,
+                "epochs": len(epochs),
+                "best": best.correct,
+                "best_percent": round(best.accuracy, 4),
+                "best_epoch": epochs.index(best) + 1,
+                "last": last.correct,
+                "last_percent": round(last.accuracy, 4),
+                "mean_of_last_five": round(statistics.fmean(e.accuracy for e in epochs[-5:]), 4),
+                "test_images": last.images,
+                "within_budget": ANSWERS[within if len(epochs) <= args.epochs else False],
+                "touches": ANSWERS[best.accuracy >= args.target if judged else None],
+                "ends": ANSWERS[last.accuracy >= args.target if judged else None],
+                "best_adds": round(best.accuracy - last.accuracy, 4),
+                "rank": 1 + sum(seed.final.accuracy > last.accuracy for seed in SEEDS)
+                if judged
+                else "?",
+                "flags": flags,
+                "unread": unread,
+                "counts": tuple(epoch.correct for epoch in epochs),
+            }
+        )
+    return rows
 
 
 def flag_equals(rows: list[dict]) -> None:
     """Flag runs of three epochs or more whose counts another submission has, too."""
     first: dict[tuple, dict] = {}
-    for row in (row for row in rows if "run" in row):
-        counts = tuple(epoch.correct for epoch in row.pop("run_of").epochs)
+    for row in rows:
+        counts = row.pop("counts", ())
         other = first.setdefault(counts, row)
         if len(counts) >= 3 and None not in counts and other["file"] != row["file"]:
             for one, two in ((row, other), (other, row)):
@@ -102,20 +116,18 @@ def as_text(rows: list[dict]) -> str:
     shown, notes = [], []
     for row in rows:
         name = row["file"]
-        line = {"file": printable(name if len(name) <= 25 else f"…{name[-24:]}")}
-        line |= {head: form.format(**row) if "run" in row else "" for head, form in COLUMNS.items()}
-        shown.append(line | {"flags": str(len(row["flags"]) or "")})
+        cells = {head: form.format(**row) if "run" in row else "" for head, form in COLUMNS.items()}
+        shown.append({"file": name[-25:], **cells, "flags": str(len(row["flags"]) or "")})
         notes += [f"{name}: flag: {flag}" for flag in row["flags"]]
         notes += [f"{name}: not read: {text}" for text in row["unread"][:3]]
-        notes += [f"{name}: not read: {len(row['unread']) - 3} lines more"] * bool(
-            row["unread"][3:]
-        )
+        if more := row["unread"][3:]:
+            notes.append(f"{name}: not read: {len(more)} lines more")
     luck = statistics.fmean(seed.best.accuracy - seed.final.accuracy for seed in SEEDS)
-    last = (
-        f"By luck alone the best epoch adds {luck:.3f} points, in the mean of {len(SEEDS)} recorded"
+    notes.append(
+        f"By luck alone the best epoch adds {luck:.3f} points, in the mean of {len(SEEDS)}"
     )
-    last += f"\nseeds of the author's recipe. A rank is the last epoch's, of {len(SEEDS) + 1}."
-    return "\n".join([str(Table(shown)), "", *map(printable, notes), last])
+    notes.append("recorded seeds. A rank is the last epoch's, among these and itself.")
+    return "\n".join(map(printable, [*str(Table(shown)).split("\n"), "", *notes]))
 
 
 def printable(text: str) -> str:
@@ -130,10 +142,12 @@ def as_csv(rows: list[dict]) -> str:
     writer.writeheader()
     for row in rows:
         cells = {name: "; ".join(v) if isinstance(v, list) else v for name, v in row.items()}
-        formulas = {
-            name: f"'{v}" for name, v in cells.items() if str(v).startswith(tuple("=+-@\t"))
-        }
-        writer.writerow(cells | formulas)
+        writer.writerow(
+            {
+                name: re.sub(r"^([=+@\t-])", r"'\1", v) if isinstance(v, str) else v
+                for name, v in cells.items()
+            }
+        )
     return out.getvalue()
 
 

@@ -1,12 +1,9 @@
 """Reads executed notebooks: the runs in their outputs, and what their source says of the data."""
 
-import ast
-import contextlib
 import json
 import os
 import re
-import warnings
-from dataclasses import dataclass, field
+from collections import namedtuple
 from pathlib import Path
 
 from ..base.errors import DataError
@@ -14,51 +11,22 @@ from ..base.files import as_path, read_text
 from .parse import LoggedRun, read_runs
 
 LIMIT = 100_000_000  # bytes of a file: most of a notebook is pictures
-OTHERS = {"CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "EMNIST", "QMNIST", "SVHN", "USPS"}
 _TABLE = re.compile(r"total param(?:eter)?s: ?(\d[\d,]{0,15})", re.I)
 _CLASS = re.compile(r"^class +\w+ *\([^)\n]*Module", re.M)
-_TESTING = re.compile(r"(?:^|[._])(?:test|val|eval)(?!.*train)")  # a function's or variable's name
+_DATA = re.compile(r"\b(CIFAR100?|FashionMNIST|[KEQ]?MNIST|SVHN|USPS)(?=\()")
+_INSIDE = r"[^()]"  # of parentheses that hold at most five more
+for _ in range(5):
+    _INSIDE = rf"(?:[^()]|\({_INSIDE}{{0,999}}+\))"
+_ASSIGNED = re.compile(rf"^[ \t]*(\w+) *= *([\w.]+\({_INSIDE}{{0,999}}+\))", re.M)
+_CALL = re.compile(
+    rf"(?<!def )\b((?:\w+[._])?(?:test|val|eval)(?!\w*train)\w*\(({_INSIDE}{{0,999}}+)\))"
+)
+_TRAIN = re.compile(r"\btrain *= *(\w+)|MNIST\([^,=()]*, *(\w+) *[,)]")
+_LOADER = re.compile(r"DataLoader\(\s*(?:dataset *= *)?(\w+)\s*[,)](?!.*sampler)", re.S)
 
-
-@dataclass
-class Submission:
-    """A log's or notebook's outputs, by code cell, and its code: execution counts and sources."""
-
-    shown: dict[int, str]
-    counts: dict[int, int] = field(default_factory=dict)
-    source: dict[int, str] = field(default_factory=dict)
-
-    def __post_init__(self):
-        self.runs, self.unread = read_runs(self.shown)
-        self.tables = {at: _TABLE.findall(text) for at, text in self.shown.items()}
-        names, self.tests = _follow_data(self.source)
-        self.on_mnist = not names or "MNIST" in names
-        if not self.on_mnist:
-            self.unread += [f"cell {at}: {name}, not MNIST" for name, at in names.items()]
-
-    def parameters(self, run: LoggedRun) -> tuple[int | str, list[str]]:
-        """The number in the table before the run, "?" or "stale"; and in that case why."""
-        cell = run.epochs[0].cell
-        table = max((at for at, found in self.tables.items() if found and at <= cell), default=None)
-        if table is None or (table == cell and len(set(self.tables[table])) > 1):
-            return "?", []
-        counts = self.counts
-        if not (counts.get(table) and counts.get(cell)):  # some editors drop them
-            counts = {at: at for at in counts}
-        ends = sorted((counts.get(table, 0), counts.get(cell, 0)))
-        for at, count in counts.items():
-            if ends[0] < count < ends[1] and _CLASS.search(self.source[at]):
-                why = f"cell {at}: the class was run again, after the table in cell {table}"
-                return "stale", [f"parameters not of this run: {why}"]
-        return int(self.tables[table][-1].replace(",", "")), []
-
-    def leaks(self, run: LoggedRun) -> list[str]:
-        """Whether the run is tested on its training data: the first call that says so."""
-        mine = [test for test in self.tests if test[0] == run.epochs[0].cell] or self.tests
-        leaks = [f"cell {at}: {call}" for at, call, leak in mine if leak]
-        honest = run.epochs[0].images != 60_000 and len(leaks) < len(mine)
-        found = [f"the test loader is the training data: {leak}" for leak in leaks]
-        return found[: 0 if honest else 1]
+# A file's runs, what cannot be read, whether its data are MNIST's, and code cells by their number.
+Submission = namedtuple("Submission", "runs unread on_mnist cells")
+Cell = namedtuple("Cell", "count source shown")  # count: of executions, when it was run
 
 
 def read_notebook(path: str | os.PathLike) -> list[LoggedRun]:
@@ -70,25 +38,29 @@ def read_notebook(path: str | os.PathLike) -> list[LoggedRun]:
 
 
 def read_submission(path: Path) -> Submission:
-    """A notebook's or log's runs, what cannot be read in it, and what its source says."""
+    """A notebook's or log's runs, what cannot be read in it, and its cells."""
     if path.is_file() and (size := path.stat().st_size) > LIMIT:
         raise DataError(f"{path} has {size:,} bytes: more than {LIMIT:,} are not read")
-    text = read_text(path)
+    text, cells = read_text(path), {}
     if path.suffix.lower() != ".ipynb":
-        return Submission({0: text})
+        return Submission(*read_runs({0: text}), True, {0: Cell(0, "", text)})
     try:
         notebook = json.loads(text)
         sheets = notebook.get("worksheets") or [notebook]  # nbformat 3 has them
-        cells = enumerate((cell for sheet in sheets for cell in sheet["cells"]), 1)
-        code = {at: cell for at, cell in cells if cell["cell_type"] == "code"}
-        shown = {at: "\n".join(map(_shown, cell.get("outputs") or ())) for at, cell in code.items()}
-        keys = "execution_count", "prompt_number"
-        counts = {at: int(cell.get(keys[0], cell.get(keys[1])) or 0) for at, cell in code.items()}
-        source = {at: "".join(cell.get("source", cell.get("input"))) for at, cell in code.items()}
+        for at, cell in enumerate((cell for sheet in sheets for cell in sheet["cells"]), 1):
+            if cell["cell_type"] == "code":
+                count = cell.get("execution_count", cell.get("prompt_number")) or at
+                source = "".join(cell.get("source", cell.get("input")))
+                shown = "\n".join(map(_shown, cell.get("outputs") or ()))
+                cells[at] = Cell(int(count), re.sub(r"#.*", "", source), shown)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}, {str(error)[:80]}"
         raise DataError(f"{path} is not a notebook: {reason}") from None
-    return Submission(shown, counts, source)
+    runs, unread = read_runs({at: cell.shown for at, cell in cells.items()})
+    data = {name: at for at, cell in cells.items() for name in _DATA.findall(cell.source)}
+    on_mnist = not data or "MNIST" in data
+    unread += [] if on_mnist else [f"cell {at}: {name}, not MNIST" for name, at in data.items()]
+    return Submission(runs, unread, on_mnist, cells)
 
 
 def _shown(output: dict) -> str:
@@ -98,45 +70,36 @@ def _shown(output: dict) -> str:
     return "".join(next(filter(None, texts), output.get("ename") or ""))
 
 
-def _follow_data(source: dict[int, str]) -> tuple[dict[str, int], list[tuple[int, str, bool]]]:
-    """The names of data sets, each with a cell, and the calls that test, following variables.
+def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[str]]:
+    """The number in the table before the run, "?" or "stale"; and in that case why."""
+    own = run.epochs[0].cell
+    tables = {at: _TABLE.findall(cell.shown) for at, cell in cells.items() if at <= own}
+    table = max((at for at, found in tables.items() if found), default=None)
+    if table is None or (table == own and len(set(tables[own])) > 1):
+        return "?", []
+    first, last = sorted((cells[table].count, cells[own].count))
+    for at, cell in cells.items():
+        if first < cell.count < last and _CLASS.search(cell.source):
+            why = f"cell {at}: the class was run again, after the table in cell {table}"
+            return "stale", [f"parameters not of this run: {why}"]
+    return int(tables[table][-1].replace(",", "")), []
 
-    Of a call, the cell, the text, and whether it is on training data.
-    """
-    names, tests, known = {}, [], {}
 
-    def for_training(node: ast.expr) -> bool | None:
-        if not isinstance(node, ast.Call):
-            return known.get(ast.unparse(node))
-        words = {word.arg: word.value for word in node.keywords}
-        name = ast.unparse(node.func).rpartition(".")[2]
-        if name == "DataLoader" and "sampler" not in words:
-            return for_training(words.get("dataset") or node.args[0])
-        if name not in {"MNIST", *OTHERS}:
-            return None
-        names[name] = at
-        train = words.get("train") or (*node.args[1:], ast.Constant(True))[0]
-        return train.value if isinstance(train, ast.Constant) else None
-
-    for at, text in source.items():
-        text = re.sub(r"(?m)^([ \t]*)[%!].*", r"\1pass", text[:100_000])
-        errors = SyntaxError, ValueError, RecursionError, MemoryError, IndexError
-        with contextlib.suppress(*errors), warnings.catch_warnings(action="ignore"):
-            nodes = [node for node in ast.walk(ast.parse(text)) if hasattr(node, "lineno")]
-            for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
-                for to in node.targets if isinstance(node, ast.Assign) else ():
-                    variables = getattr(to, "elts", [to])  # of a tuple, or the variable itself
-                    values = getattr(node.value, "elts", [node.value] * len(variables))
-                    pairs = zip(
-                        map(ast.unparse, variables), map(for_training, values), strict=False
-                    )
-                    known |= dict(pairs)
-                if not isinstance(node, ast.Call):
-                    continue
-                for given in (*node.args, *(word.value for word in node.keywords)):
-                    name = "" if isinstance(given, ast.Call) else ast.unparse(given)
-                    leak = for_training(given)
-                    about = _TESTING.search(ast.unparse(node.func)) or _TESTING.search(name)
-                    if about and leak is not None:
-                        tests.append((at, ast.unparse(node)[:80], leak))
-    return names, tests
+def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:
+    """Whether the run is tested on its training data: the first call that says so."""
+    training, calls = {}, []  # by variable, whether it holds training data; None is unknown
+    for at, cell in cells.items():
+        for name, value in _ASSIGNED.findall(cell.source[:100_000]):
+            given, train = _LOADER.search(value), _TRAIN.search(value)
+            training[name] = training.get(given[1]) if given else None
+            if _DATA.search(value):
+                told = (train[1] or train[2]) if train else "True"
+                training[name] = {"True": True, "False": False}.get(told)
+        for call, given in _CALL.findall(cell.source[:100_000]):
+            known = {training.get(name) for name in re.findall(r"\w+", given)} - {None}
+            calls += [(at, call, True in known)] * bool(known)
+    calls = [call for call in calls if call[0] == run.epochs[0].cell] or calls
+    found = [f"cell {at}: {call}" for at, call, leak in calls if leak]
+    if run.epochs[0].images != 60_000 and len(found) < len(calls):
+        return []  # both are tested, and both lines shown
+    return [f"the test loader is the training data: {leak}" for leak in found[:1]]
