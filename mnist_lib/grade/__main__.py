@@ -7,8 +7,6 @@ flag is a reason to look, not a verdict.
 import argparse
 import csv
 import io
-import os
-import re
 import statistics
 from pathlib import Path
 
@@ -26,39 +24,27 @@ from .verdict import BUDGET
 
 SEEDS = recorded_studies()["assignment"]
 KINDS = (".ipynb", ".log", ".txt", ".md")
-TOO_GOOD = 99.7  # per cent, at the best epoch
-COLUMNS = {  # of the table on a terminal
-    "run": "{run} of {runs}",
-    "params": "{parameters}",
-    "epochs": "{epochs}",
-    "best %": "{best_percent:.2f} at {best_epoch}",
-    "last %": "{last_percent:.2f}",
-    "mean 5": "{mean_of_last_five:.2f}",
-    "budget": "{within_budget}",
-    "touches": "{touches}",
-    "ends": "{ends}",
-    "adds": "{best_adds:.2f}",
-    "rank": "{rank}",
-}
-ANSWERS = {True: "yes", False: "NO", None: "?"}
+HEADS = {"parameters": "params", "mean_of_last_five": "mean 5", "within_budget": "budget"}
+FOR_CSV = {"whole", "best", "last", "test_images", "unread"}  # columns not on a terminal
 
 
 def find(paths: list[Path]) -> list[Path]:
-    """The notebooks and logs among files and in folders."""
-    files = [path for path in paths if not path.is_dir()]
-    for folder, folders, names in (found for path in paths for found in os.walk(path)):
-        folders[:] = [name for name in folders if name != ".ipynb_checkpoints"]
-        files += [Path(folder, name) for name in names if name.lower().endswith(KINDS)]
-    return sorted(path for path in files if not path.is_fifo())
+    """The files named, and the notebooks and logs in the folders named."""
+    inside = (file for path in paths for file in path.rglob("*") if file.suffix.lower() in KINDS)
+    files = {file for file in inside if file.is_file() and ".ipynb_checkpoints" not in file.parts}
+    return sorted(files.union(path for path in paths if not path.is_dir()))
 
 
-def rows_of(path: Path, args: argparse.Namespace) -> list[dict]:
-    """A row for each run of a submission; if it has none, one that says why."""
+def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> list[dict]:
+    """A row for each run of a submission, or one that says why there is none.
+
+    `seen` keeps the first row with each run's counts: another submission with them is flagged.
+    """
+    rows = []
     try:
         runs, unread, on_mnist, cells = read_submission(path)
     except MnistLibError as error:
         runs, unread = [], [str(error)]
-    rows = [] if runs else [{"file": str(path), "flags": [], "unread": unread or ["no test line"]}]
     for number, run in enumerate(runs, 1):
         epochs, last = run.epochs, run.epochs[-1]
         best = max(epochs, key=lambda epoch: epoch.accuracy)
@@ -66,89 +52,69 @@ def rows_of(path: Path, args: argparse.Namespace) -> list[dict]:
         flags += leaks(cells, run)
         if last.images == FULL_TRAINING_SET:
             flags.append(f"{last.line}: the test set has 60,000 images, as the training set")
-        if best.accuracy >= TOO_GOOD:
+        if best.accuracy >= 99.7:
             flags.append(f"{best.line}: {best.accuracy:.2f}% is hardly possible")
         judged = on_mnist and last.images in (None, FULL_TEST_SET)
-        within = size < args.parameters if isinstance(size, int) else None
-        rows.append(
-            {
-                "file": str(path),
-                "run": number,
-                "runs": len(runs),
-                "whole": ANSWERS[not last.stop],
-                "parameters": size,
-                "epochs": len(epochs),
-                "best": best.correct,
-                "best_percent": round(best.accuracy, 4),
-                "best_epoch": epochs.index(best) + 1,
-                "last": last.correct,
-                "last_percent": round(last.accuracy, 4),
-                "mean_of_last_five": round(statistics.fmean(e.accuracy for e in epochs[-5:]), 4),
-                "test_images": last.images,
-                "within_budget": ANSWERS[within if len(epochs) <= args.epochs else False],
-                "touches": ANSWERS[best.accuracy >= args.target if judged else None],
-                "ends": ANSWERS[last.accuracy >= args.target if judged else None],
-                "best_adds": round(best.accuracy - last.accuracy, 4),
-                "rank": 1 + sum(seed.final.accuracy > last.accuracy for seed in SEEDS)
-                if judged
-                else "?",
-                "flags": flags,
-                "unread": unread,
-                "counts": tuple(epoch.correct for epoch in epochs),
-            }
-        )
-    return rows
-
-
-def flag_equals(rows: list[dict]) -> None:
-    """Flag runs of three epochs or more whose counts another submission has, too."""
-    first: dict[tuple, dict] = {}
-    for row in rows:
-        counts = row.pop("counts", ())
-        other = first.setdefault(counts, row)
+        within = size < args.parameters if isinstance(size, int) else "?"
+        rank = 1 + sum(seed.final.accuracy > last.accuracy for seed in SEEDS)
+        row = {
+            "file": str(path),
+            "run": number,
+            "runs": len(runs),
+            "whole": not last.stop,
+            "parameters": size,
+            "epochs": len(epochs),
+            "best": best.correct,
+            "best_percent": best.accuracy,
+            "best_epoch": epochs.index(best) + 1,
+            "last": last.correct,
+            "last_percent": last.accuracy,
+            "mean_of_last_five": statistics.fmean(epoch.accuracy for epoch in epochs[-5:]),
+            "test_images": last.images,
+            "within_budget": within if len(epochs) <= args.epochs else False,
+            "touches": best.accuracy >= args.target if judged else "?",
+            "ends": last.accuracy >= args.target if judged else "?",
+            "adds": best.accuracy - last.accuracy,
+            "rank": rank if judged else "?",
+            "flags": flags,
+            "unread": unread,
+        }
+        rows.append(row)
+        counts = tuple(epoch.correct for epoch in epochs)
+        other = seen.setdefault(counts, row)
         if len(counts) >= 3 and None not in counts and other["file"] != row["file"]:
-            for one, two in ((row, other), (other, row)):
-                one["flags"].append(f"the same {len(counts)} counts as {two['file']}")
+            row["flags"].append(f"the same {len(counts)} counts as {other['file']}")
+            other["flags"].append(f"the same {len(counts)} counts as {row['file']}")
+    return rows or [{"file": str(path), "flags": [], "unread": unread or ["no test line"]}]
+
+
+def cell(value, digits: int = 4) -> str:
+    """A value as text that neither a terminal obeys nor a spreadsheet takes for a formula."""
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if isinstance(value, float):
+        return f"{value:.{digits}f}"
+    text = "; ".join(value) if isinstance(value, list) else str("" if value is None else value)
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return f"'{text}" if text.startswith(tuple("=+-@")) else text
 
 
 def as_text(rows: list[dict]) -> str:
     """The rows for a terminal, and below them their flags and what is not read."""
-    shown, notes = [], []
+    names = [name for name in max(rows, key=len) if name not in FOR_CSV]
+    heads = {name: HEADS.get(name, name.replace("_percent", " %")) for name in names}
+    table, notes = [], []
     for row in rows:
-        name = row["file"]
-        cells = {head: form.format(**row) if "run" in row else "" for head, form in COLUMNS.items()}
-        shown.append({"file": name[-25:], **cells, "flags": str(len(row["flags"]) or "")})
-        notes += [f"{name}: flag: {flag}" for flag in row["flags"]]
-        notes += [f"{name}: not read: {text}" for text in row["unread"][:3]]
-        if more := row["unread"][3:]:
-            notes.append(f"{name}: not read: {len(more)} lines more")
+        file, unread = row["file"], row["unread"]
+        shown = row | {"file": file[-20:], "flags": len(row["flags"]) or ""}
+        table.append({head: cell(shown.get(name), 2) for name, head in heads.items()})
+        notes += [f"{file}: flag: {flag}" for flag in row["flags"]]
+        notes += [f"{file}: not read: {text}" for text in unread[:3]]
+        notes += [f"{file}: not read: {len(unread) - 3} lines more"] if unread[3:] else []
     luck = statistics.fmean(seed.best.accuracy - seed.final.accuracy for seed in SEEDS)
-    notes.append(
-        f"By luck alone the best epoch adds {luck:.3f} points, in the mean of {len(SEEDS)}"
-    )
-    notes.append("recorded seeds. A rank is the last epoch's, among these and itself.")
-    return "\n".join(map(printable, [*str(Table(shown)).split("\n"), "", *notes]))
-
-
-def printable(text: str) -> str:
-    """The text, which others wrote, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def as_csv(rows: list[dict]) -> str:
-    """The rows for a spreadsheet, in which no text begins a formula."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, max(rows, key=len))
-    writer.writeheader()
-    for row in rows:
-        cells = {name: "; ".join(v) if isinstance(v, list) else v for name, v in row.items()}
-        writer.writerow(
-            {
-                name: re.sub(r"^([=+@\t-])", r"'\1", v) if isinstance(v, str) else v
-                for name, v in cells.items()
-            }
-        )
-    return out.getvalue()
+    last = f"Of {len(SEEDS)} recorded seeds and the run itself, by the last epoch, is its rank; "
+    last += f"by luck,\nchoosing the best epoch adds {luck:.3f} points to theirs."
+    return "\n".join([str(Table(table)), "", *map(cell, notes), last])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -161,17 +127,19 @@ def main(arguments: list[str] | None = None) -> None:
     add("--csv", type=Path, metavar="FILE", help="a row a run, for a spreadsheet")
     args = parser.parse_args(arguments)
     with exit_in_a_sentence(parser.prog):
-        files = tqdm(find(args.submissions), "reading", delay=1, leave=False)
-        submissions = [rows_of(path, args) for path in files]
+        files, seen = tqdm(find(args.submissions), "reading", delay=1, leave=False), {}
+        submissions = [rows_of(path, args, seen) for path in files]
         rows = [row for each in submissions for row in each]
-        if not any("run" in row for row in rows):
-            notes = [printable(f"{row['file']}: {row['unread'][0]}") for row in rows]
+        if not seen:
+            notes = [cell(f"{row['file']}: {row['unread'][0]}") for row in rows]
             raise RunError("\n".join(["there is no run to grade", *notes]))
-        flag_equals(rows)
         if args.csv:
-            text = as_csv(rows).encode("utf-8", "replace")
-            write_file(args.csv, lambda aside: aside.write_bytes(text))
-        whole = [[row for row in each if row.get("whole") == "yes"] or each for each in submissions]
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, max(rows, key=len))
+            writer.writeheader()
+            writer.writerows({name: cell(row[name]) for name in row} for row in rows)
+            write_file(args.csv, lambda aside: aside.write_text(text.getvalue(), "utf-8"))
+        whole = [[row for row in each if row.get("whole")] or each for each in submissions]
         print(as_text([each[-1] for each in whole]))
 
 

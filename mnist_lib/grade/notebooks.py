@@ -18,10 +18,9 @@ _INSIDE = r"[^()]"  # of parentheses that hold at most five more
 for _ in range(5):
     _INSIDE = rf"(?:[^()]|\({_INSIDE}{{0,999}}+\))"
 _ASSIGNED = re.compile(rf"^[ \t]*(\w+) *= *([\w.]+\({_INSIDE}{{0,999}}+\))", re.M)
-_CALL = re.compile(
-    rf"(?<!def )\b((?:\w+[._])?(?:test|val|eval)(?!\w*train)\w*\(({_INSIDE}{{0,999}}+)\))"
-)
-_TRAIN = re.compile(r"\btrain *= *(\w+)|MNIST\([^,=()]*, *(\w+) *[,)]")
+_TESTS = r"(?<!def )\b(?:\w+[._])?(?:test|val|eval)(?!\w*train)\w*"
+_CALL = re.compile(rf"{_TESTS}\({_INSIDE}{{0,999}}+\)")
+_TRAIN = re.compile(r"(?:\btrain *= *|MNIST\([^,=()]*, *)(?!\w+ *=)(\w+)")
 _LOADER = re.compile(r"DataLoader\(\s*(?:dataset *= *)?(\w+)\s*[,)](?!.*sampler)", re.S)
 
 # A file's runs, what cannot be read, whether its data are MNIST's, and code cells by their number.
@@ -52,7 +51,7 @@ def read_submission(path: Path) -> Submission:
                 count = cell.get("execution_count", cell.get("prompt_number")) or at
                 source = "".join(cell.get("source", cell.get("input")))
                 shown = "\n".join(map(_shown, cell.get("outputs") or ()))
-                cells[at] = Cell(int(count), re.sub(r"#.*", "", source), shown)
+                cells[at] = Cell(int(count), re.sub(r"#.*", "", source[:100_000]), shown)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}, {str(error)[:80]}"
         raise DataError(f"{path} is not a notebook: {reason}") from None
@@ -73,30 +72,29 @@ def _shown(output: dict) -> str:
 def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[str]]:
     """The number in the table before the run, "?" or "stale"; and in that case why."""
     own = run.epochs[0].cell
-    tables = {at: _TABLE.findall(cell.shown) for at, cell in cells.items() if at <= own}
-    table = max((at for at, found in tables.items() if found), default=None)
-    if table is None or (table == own and len(set(tables[own])) > 1):
+    shown = {at: set(_TABLE.findall(cell.shown)) for at, cell in cells.items() if at <= own}
+    table = max((at for at, sizes in shown.items() if sizes), default=None)
+    if table is None or len(shown[table]) > 1:
         return "?", []
     first, last = sorted((cells[table].count, cells[own].count))
     for at, cell in cells.items():
         if first < cell.count < last and _CLASS.search(cell.source):
             why = f"cell {at}: the class was run again, after the table in cell {table}"
             return "stale", [f"parameters not of this run: {why}"]
-    return int(tables[table][-1].replace(",", "")), []
+    return int(shown[table].pop().replace(",", "")), []
 
 
 def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:
     """Whether the run is tested on its training data: the first call that says so."""
     training, calls = {}, []  # by variable, whether it holds training data; None is unknown
     for at, cell in cells.items():
-        for name, value in _ASSIGNED.findall(cell.source[:100_000]):
-            given, train = _LOADER.search(value), _TRAIN.search(value)
-            training[name] = training.get(given[1]) if given else None
-            if _DATA.search(value):
-                told = (train[1] or train[2]) if train else "True"
-                training[name] = {"True": True, "False": False}.get(told)
-        for call, given in _CALL.findall(cell.source[:100_000]):
-            known = {training.get(name) for name in re.findall(r"\w+", given)} - {None}
+        for name, value in _ASSIGNED.findall(cell.source):
+            loader, train = _LOADER.search(value), _TRAIN.search(value)
+            training[name] = training.get(loader[1]) if loader else None
+            if _DATA.search(value):  # training images, unless it says otherwise
+                training[name] = {"True": True, "False": False}.get(train[1] if train else "True")
+        for call in _CALL.findall(cell.source):
+            known = {training.get(name) for name in re.findall(r"\w+", call)} - {None}
             calls += [(at, call, True in known)] * bool(known)
     calls = [call for call in calls if call[0] == run.epochs[0].cell] or calls
     found = [f"cell {at}: {call}" for at, call, leak in calls if leak]
