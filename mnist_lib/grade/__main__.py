@@ -134,8 +134,8 @@ def main(arguments: list[str] | None = None) -> None:
             notes = [cell(f"{row['file']}: {row['unread'][0]}") for row in rows]
             raise RunError("\n".join(["there is no run to grade", *notes]))
         if args.csv:
-            text = io.StringIO(newline="")
-            writer = csv.DictWriter(text, max(rows, key=len))
+            text = io.StringIO()
+            writer = csv.DictWriter(text, max(rows, key=len), lineterminator="\n")
             writer.writeheader()
             writer.writerows({name: cell(row[name]) for name in row} for row in rows)
             write_file(args.csv, lambda aside: aside.write_text(text.getvalue(), "utf-8"))

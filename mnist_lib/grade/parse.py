@@ -13,8 +13,11 @@ from ..history import Epoch, History
 
 A_BAR = "loss=0.0238 batch_id=1874: 100%|████| 1875/1875 [00:24<00:00, 77.1it/s]"
 A_TEST = "Test set: Average loss: 0.0384, Accuracy: 9870/10000 (98.70%)"
-TESTS = ("test", "val")
-EXPECTED = {"no_bar": ("finished progress bar", A_BAR), "no_score": ("whole test line", A_TEST)}
+UNREAD = {
+    "no_bar": f"not a finished progress bar, such as {A_BAR!r}",
+    "no_score": f"not a whole test line, such as {A_TEST!r}",
+    "lost": "Colab kept only the output's end",
+}
 # Every repetition is bounded or stops at a character that it cannot match, so a search takes linear
 # time on any text. A bar is whole, or truncated by a narrow terminal to the end of the line.
 _TOKEN = re.compile(
@@ -31,7 +34,7 @@ _TOKEN = re.compile(
     # A row of a Markdown table, without the training set's count.
     r"|^ *\|\W{0,9}(?P<row>\d{1,4})\b(?=.*\d/\d)(?:[^/]{0,80}/(?:60|5[05])000\b)?"
     r"|(?P<summary>\b(?:best|max|maximum|highest|final|target)\W{1,3}(?:\w{1,12}\W{1,2})?)?"
-    r"(?<![a-z])(?P<set>train|test|val|best)(?:ing|id|idation)?(?![a-z])"
+    r"(?<![a-z])(?P<set>train|best|(?P<test>test|val))(?:ing|id|idation)?(?![a-z])"
     r"(?:\W{1,4}(?:\d\.\d{1,9} \()?(?P<near>\d{1,2}\.\d{1,9} ?%)(?!\|))?"
     r"|(?<![a-z])loss *[:=] *(?P<told>-?\d{1,9}(?:\.\d{1,20})?(?:e[+-]?\d\d)?)(?![\w.])"
     r"|acc[a-z]{0,6}\W{1,6}(?P<share>(?:100|\d{1,2})(?:\.\d{1,9}(?![\d/.]) ?%?| ?%))"
@@ -120,12 +123,13 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
             if not runs or (reason := _begins_again(runs[-1].epochs, epoch, epochs[place:])):
                 runs.append(LoggedRun([], reason))
             runs[-1].epochs.append(epoch)
-    # A single test line without signs of training, beside runs with some, is a later test.
-    more = [run for run in runs if len(run.epochs) > 1 or _trained(run.epochs[0])]
-    for run in runs if more else []:
-        if len(run.epochs) == 1 and not _trained(run.epochs[0]):
-            unread.append(f"{run.epochs[0].line}: a test line outside of a run")
-    return more or runs, unread
+    # A single test line without a bar or number, beside other runs, is a later test.
+    singles = [run.epochs[0] for run in runs if len(run.epochs) == 1]
+    lone = {epoch: epoch.line for epoch in singles if (epoch.number, epoch.bar) == (None, None)}
+    if len(lone) < len(runs):
+        unread += [f"{line}: a test line outside of a run" for line in lone.values()]
+        runs = [run for run in runs if run.epochs[0] not in lone]
+    return runs, unread
 
 
 def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list[LoggedEpoch]) -> str:
@@ -152,12 +156,12 @@ def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list[Logged
 
 
 def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
-    """The epochs in one text, and sentences on what is unreadable in it."""
-    found, unread, known, bar, number = [], [], 0, None, None
+    """The epochs in one text, each as it is shown last, and sentences on what is unreadable."""
+    found, unread, known, bar, number, last = {}, [], 0, None, None, None
     begun = {}  # the lines on which a bar begins after the last one's end, by its total
     events = list(_events(f"cell {cell}, " if cell else "", text))
-    counted = any(kind == "test" and value[2] for _, kind, value in events)
-    for line, kind, value in events:
+    counted = any(kind == "test" and score[2] for _, kind, score in events)
+    for place, (line, kind, value) in enumerate(events):
         stops = kind == "stop"
         if kind == "unread":
             unread.append(f"{line}: {value}")
@@ -178,21 +182,28 @@ def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
             stops = bar and not ended and new.batch_id < bar.batch_id
             bar, begun = new, {}
         elif kind == "test" and (value[2] or not counted):  # else per cent alone is a summary
+            before, last = last, (number, bar and bar.loss, value)
+            if number is None and (bar is None or last == before):  # equal neighbours are two
+                last = place
+            found.pop(last, None)
             problem = "".join(unread[known : known + 1])
-            found.append(LoggedEpoch(line, cell, number, bar, *value, problem, ""))
+            found[last] = LoggedEpoch(line, cell, number, bar, *value, problem, "")
             begun = begun if bar else {}
             known, bar, number = len(unread), None, None
-        if stops:
-            found[-1:] = [e._replace(stop=f"{line}: the run stops here") for e in found[-1:]]
-    found = _without_repeats(found)
+        if stops and found:
+            found[last] = found[last]._replace(stop=f"{line}: the run stops here")
     # Other totals are loops over the test images, or downloads.
-    total = next((epoch.bar.total for epoch in reversed(found) if epoch.bar), None)
+    total = next((epoch.bar.total for epoch in reversed(found.values()) if epoch.bar), None)
     if bar or total in begun:
         line, at = (bar.line, f" at batch {bar.done} of {bar.total}") if bar else (begun[total], "")
         cut = f"the log is cut short{at}: epoch {len(found) + 1} begins, but no 'Test set' line"
         unread.append(f"{line}: {cut} follows")
-        found[-1:] = [epoch._replace(stop=unread[-1]) for epoch in found[-1:]]
-    return found, unread
+        if found:
+            found[last] = found[last]._replace(stop=unread[-1])
+    trained = [epoch for epoch in found.values() if epoch[2:4] != (None, None)]
+    quoted = {(*epoch[4:7], loss) for epoch in trained for loss in (epoch.test_loss, None)}
+    epochs = [e for e in found.values() if e[2:4] != (None, None) or e[4:8] not in quoted]
+    return epochs, unread
 
 
 def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
@@ -205,42 +216,37 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
             for token in _TOKEN.finditer(part):
                 kind = token.lastgroup
                 if token["set"] or token["row"]:
-                    testing = not token["summary"] and (token["set"] or "test").lower() in TESTS
+                    testing = bool(token["row"] or (token["test"] and not token["summary"]))
                 if kind == "told":
                     loss = float(token["told"]) if testing else None
                 elif kind in ("near", "share", "score"):
-                    score, problem = _score(token) if testing else (None, "")
+                    score, problem = _score(token) if testing else ((), "")
                     if problem:
                         yield line, "unread", problem
                     if score:
                         yield line, "test", (*score, loss)
                     testing, loss = False, None
-                elif kind in EXPECTED:
-                    problem, shown = EXPECTED[kind], part[token.start() :][:120].strip()
-                    yield line, "unread", f"not a {problem[0]}: {shown!r}; expected {problem[1]!r}"
-                elif kind == "lost":
-                    yield line, "unread", "Colab kept only the output's end"
+                elif kind in UNREAD:
+                    yield line, "unread", f"{UNREAD[kind]}: {part[:120]!r}"
                 elif kind in ("number", "row", "begun"):
                     yield line, "begun" if kind == "begun" else "number", int(token[kind])
                 elif kind in ("bar", "stop"):
                     yield line, kind, token
 
 
-def _score(told: re.Match) -> tuple[tuple | None, str]:
-    """Accuracy, correct and images of a test line, None if they cannot be; and what is wrong."""
-    if told["images"]:
-        correct, images, stated = int(told["correct"]), int(told["images"]), told["stated"]
-        if not 0 < images >= correct:
-            return None, f"{correct} correct of {images} images cannot be"
-        accuracy, problem = 100 * correct / images, ""
-        if stated and abs(accuracy - float(stated)) > 0.501 * 10 ** -len(stated.partition(".")[2]):
-            problem = f"{correct}/{images} is {accuracy:.4f}%, not {stated}%"
-        return (accuracy, correct, images), problem
-    share = told["near"] or told["share"]
-    accuracy = float(share.strip(" %"))
-    if accuracy <= 1 and "%" not in share:
-        accuracy = round(100 * accuracy, 9)
-    return (accuracy, None, None), ""
+def _score(told: re.Match) -> tuple[tuple, str]:
+    """Accuracy, correct and images of a test line, or nothing; and what is wrong with them."""
+    if share := told["near"] or told["share"]:
+        accuracy = float(share.strip(" %"))
+        fraction = accuracy <= 1 and "%" not in share
+        return (round(100 * accuracy, 9) if fraction else accuracy, None, None), ""
+    correct, images, stated = int(told["correct"]), int(told["images"]), told["stated"]
+    if not 0 < images >= correct:
+        return (), f"{correct} correct of {images} images cannot be"
+    accuracy, problem = 100 * correct / images, ""
+    if stated and abs(accuracy - float(stated)) > 0.501 * 10 ** -len(stated.partition(".")[2]):
+        problem = f"{correct}/{images} is {accuracy:.4f}%, not {stated}%"
+    return (accuracy, correct, images), problem
 
 
 def _read_bar(line: str, number: int | None, bar: re.Match) -> _Bar:
@@ -254,26 +260,3 @@ def _read_bar(line: str, number: int | None, bar: re.Match) -> _Bar:
     if abs(seconds - (clock + 0.5)) > 0.51:  # leaves room for the rate's rounding
         seconds = clock
     return _Bar(line, number, bar["loss"], batch_id, done, total, float(seconds))
-
-
-def _trained(epoch: LoggedEpoch) -> bool:
-    """Whether a log shows training before the test line."""
-    return epoch.bar is not None or epoch.number is not None
-
-
-def _without_repeats(epochs: list[LoggedEpoch]) -> list[LoggedEpoch]:
-    """The last occurrence of each epoch, and no test line that only quotes another.
-
-    Equal neighbours without numbers are two epochs.
-    """
-    keys = [(e.number, e.bar and e.bar.loss, e.accuracy, e.images, e.test_loss) for e in epochs]
-    last = {key: place for place, key in enumerate(keys)}
-    quoted = {(*k[2:4], loss) for k in keys if k[:2] != (None, None) for loss in (k[4], None)}
-    kept = []
-    for place, (key, epoch) in enumerate(zip(keys, epochs, strict=True)):
-        later = last[key] - place
-        if key[:2] == (None, None):
-            kept += [epoch] * (key[2:] not in quoted)
-        elif later == 0 or (later == 1 and epoch.number is None):
-            kept.append(epoch)
-    return kept
