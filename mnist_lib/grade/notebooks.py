@@ -18,7 +18,7 @@ _INSIDE = r"[^()]"  # of parentheses that hold at most five more
 for _ in range(5):
     _INSIDE = rf"(?:[^()]|\({_INSIDE}{{0,999}}+\))"
 _ASSIGNED = re.compile(rf"^[ \t]*(\w+) *= *([\w.]+\({_INSIDE}{{0,999}}+\))", re.M)
-_TESTS = r"(?<!def )\b(?:\w+[._])?(?:test|val|eval)(?!\w*train)\w*"
+_TESTS = r"(?<!def )\b(?:\w{1,40}[._])?(?:test|val|eval)(?!\w{0,40}train)\w{0,40}"
 _CALL = re.compile(rf"{_TESTS}\({_INSIDE}{{0,999}}+\)")
 _TRAIN = re.compile(r"(?:\btrain *= *|MNIST\([^,=()]*, *)(?!\w+ *=)(\w+)")
 _LOADER = re.compile(r"DataLoader\(\s*(?:dataset *= *)?(\w+)\s*[,)](?!.*sampler)", re.S)
@@ -48,7 +48,7 @@ def read_submission(path: Path) -> Submission:
         sheets = notebook.get("worksheets") or [notebook]  # nbformat 3 has them
         for at, cell in enumerate((cell for sheet in sheets for cell in sheet["cells"]), 1):
             if cell["cell_type"] == "code":
-                count = cell.get("execution_count", cell.get("prompt_number")) or at
+                count = cell.get("execution_count", cell.get("prompt_number")) or 0
                 source = "".join(cell.get("source", cell.get("input")))
                 shown = "\n".join(map(_shown, cell.get("outputs") or ()))
                 cells[at] = Cell(int(count), re.sub(r"#.*", "", source[:100_000]), shown)
@@ -76,9 +76,12 @@ def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[
     table = max((at for at, sizes in shown.items() if sizes), default=None)
     if table is None or len(shown[table]) > 1:
         return "?", []
-    first, last = sorted((cells[table].count, cells[own].count))
+    counts = {at: cell.count for at, cell in cells.items()}
+    if not (counts[table] and counts[own]):  # some editors drop them
+        counts = {at: at for at in cells}
+    first, last = sorted((counts[table], counts[own]))
     for at, cell in cells.items():
-        if first < cell.count < last and _CLASS.search(cell.source):
+        if first < counts[at] < last and _CLASS.search(cell.source):
             why = f"cell {at}: the class was run again, after the table in cell {table}"
             return "stale", [f"parameters not of this run: {why}"]
     return int(shown[table].pop().replace(",", "")), []

@@ -119,8 +119,9 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
         epochs, problems = _epochs(cell, text)
         unread += problems
         for place, epoch in enumerate(epochs, 1):
-            reason = "the first"
-            if not runs or (reason := _begins_again(runs[-1].epochs, epoch, epochs[place:])):
+            later = epochs[place : place + 1]
+            reason = _begins_again(runs[-1].epochs, epoch, later) if runs else "the first"
+            if reason:
                 runs.append(LoggedRun([], reason))
             runs[-1].epochs.append(epoch)
     # A single test line without a bar or number, beside other runs, is a later test.
@@ -132,8 +133,8 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
     return runs, unread
 
 
-def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list[LoggedEpoch]) -> str:
-    """Why an epoch begins another run; "" if it goes on. `later` ones follow it in its text."""
+def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> str:
+    """Why an epoch begins another run; "" if it goes on. `later` has the next, if any."""
     before = run[-1]
     if epoch.images != before.images:
         return f"tested on {epoch.images} images, epoch 1 on {before.images}"
@@ -150,7 +151,7 @@ def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list[Logged
     # dip; of joined runs of the assignment's recipe, 98% show it.
     usual = statistics.median(100 - e.accuracy for e in run[-3:])
     back = 100 - epoch.accuracy > max(1.5 * usual, 60 - 0.6 * run[0].accuracy)
-    if len(run) >= 3 and back and all(100 - e.accuracy > 1.2 * usual for e in later[:1]):
+    if len(run) >= 3 and back and all(100 - e.accuracy > 1.2 * usual for e in later):
         return f"{epoch.accuracy:.2f}% follows {before.accuracy:.2f}%, as after a first epoch"
     return ""
 
