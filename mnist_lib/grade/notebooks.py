@@ -23,8 +23,6 @@ _CALL = re.compile(rf"{_TESTS}\({_INSIDE}{{0,999}}+\)")
 _TRAIN = re.compile(r"(?:\btrain *= *|MNIST\([^,=()]*, *)(?!\w+ *=)(\w+)")
 _LOADER = re.compile(r"DataLoader\(\s*(?:dataset *= *)?(\w+)\s*[,)](?!.*sampler)", re.S)
 
-# A file's runs, what cannot be read, whether its data are MNIST's, and code cells by their number.
-Submission = namedtuple("Submission", "runs unread on_mnist cells")
 Cell = namedtuple("Cell", "count source shown")  # count: of executions, when it was run
 
 
@@ -33,16 +31,16 @@ def read_notebook(path: str | os.PathLike) -> list[LoggedRun]:
 
     Raises RunError if the file cannot be read, DataError if it is not a notebook.
     """
-    return read_submission(as_path("path", path)).runs
+    return read_submission(as_path("path", path))[0]
 
 
-def read_submission(path: Path) -> Submission:
-    """A notebook's or log's runs, what cannot be read in it, and its cells."""
+def read_submission(path: Path) -> tuple[list[LoggedRun], list[str], bool, dict[int, Cell]]:
+    """A file's runs, what cannot be read, whether its data are MNIST's, and its code cells."""
     if path.is_file() and (size := path.stat().st_size) > LIMIT:
         raise DataError(f"{path} has {size:,} bytes: more than {LIMIT:,} are not read")
     text, cells = read_text(path), {}
     if path.suffix.lower() != ".ipynb":
-        return Submission(*read_runs({0: text}), True, {0: Cell(0, "", text)})
+        return *read_runs({0: text}), True, {0: Cell(0, "", text)}
     try:
         notebook = json.loads(text)
         sheets = notebook.get("worksheets") or [notebook]  # nbformat 3 has them
@@ -59,7 +57,7 @@ def read_submission(path: Path) -> Submission:
     data = {name: at for at, cell in cells.items() for name in _DATA.findall(cell.source)}
     on_mnist = not data or "MNIST" in data
     unread += [] if on_mnist else [f"cell {at}: {name}, not MNIST" for name, at in data.items()]
-    return Submission(runs, unread, on_mnist, cells)
+    return runs, unread, on_mnist, cells
 
 
 def _shown(output: dict) -> str:

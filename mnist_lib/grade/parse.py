@@ -53,10 +53,9 @@ LoggedEpoch = namedtuple(
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """A run's epochs, and why it is another run than the one before it."""
+    """A run's epochs, in order."""
 
     epochs: list[LoggedEpoch]
-    reason: str
 
     @property
     def history(self) -> History:
@@ -102,13 +101,13 @@ def parse_log(text: str | os.PathLike) -> History:
         raise DataError("line 1: this is a notebook, not a log: see read_notebook")
     runs, unread = read_runs({0: text})
     if len(runs) > 1:
-        problem = f"{runs[1].epochs[0].line}: {runs[1].reason}: the log holds more than one run"
-        raise DataError(f"{problem}; see read_notebook")
+        signs = "its epoch's number, bar, test images or accuracy begin again"
+        unread = [f"{runs[1].epochs[0].line}: another run: {signs}; see read_notebook"]
+    elif not runs and not unread:
+        end = f"line {text.count(chr(10)) + 1}: the log ends without a single 'Test set' line"
+        unread = [f"{end}, such as {A_TEST!r}; a file is named by a Path"]
     if unread:
         raise DataError(unread[0])
-    if not runs:
-        problem = f"line {text.count(chr(10)) + 1}: the log ends without a single 'Test set' line"
-        raise DataError(f"{problem}, such as {A_TEST!r}; a file is named by a Path")
     return runs[0].history
 
 
@@ -120,9 +119,8 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
         unread += problems
         for place, epoch in enumerate(epochs, 1):
             later = epochs[place : place + 1]
-            reason = _begins_again(runs[-1].epochs, epoch, later) if runs else "the first"
-            if reason:
-                runs.append(LoggedRun([], reason))
+            if not runs or _begins_again(runs[-1].epochs, epoch, later):
+                runs.append(LoggedRun([]))
             runs[-1].epochs.append(epoch)
     # A single test line without a bar or number, beside other runs, is a later test.
     singles = [run.epochs[0] for run in runs if len(run.epochs) == 1]
@@ -133,27 +131,22 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
     return runs, unread
 
 
-def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> str:
-    """Why an epoch begins another run; "" if it goes on. `later` has the next, if any."""
+def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> bool:
+    """Whether an epoch begins another run. `later` has the next one, if any."""
     before = run[-1]
     if epoch.images != before.images:
-        return f"tested on {epoch.images} images, epoch 1 on {before.images}"
+        return True
     if epoch.number is not None and before.number is not None:
-        back = epoch.number <= before.number
-        return f"epoch {epoch.number} follows epoch {before.number}" if back else ""
-    if epoch.cell != before.cell:
-        return "another cell"
-    if before.stop:
-        return "the progress bar begins again after one that stopped halfway"
+        return epoch.number <= before.number
+    if epoch.cell != before.cell or before.stop:
+        return True
     if epoch.bar and before.bar and epoch.bar.total != before.bar.total:
-        return f"an epoch of {epoch.bar.total} batches follows one of {before.bar.total}"
+        return True
     # As bad as after a first epoch, and not for one epoch alone. No recorded run of 467 has such a
     # dip; of joined runs of the assignment's recipe, 98% show it.
     usual = statistics.median(100 - e.accuracy for e in run[-3:])
     back = 100 - epoch.accuracy > max(1.5 * usual, 60 - 0.6 * run[0].accuracy)
-    if len(run) >= 3 and back and all(100 - e.accuracy > 1.2 * usual for e in later):
-        return f"{epoch.accuracy:.2f}% follows {before.accuracy:.2f}%, as after a first epoch"
-    return ""
+    return len(run) >= 3 and back and all(100 - e.accuracy > 1.2 * usual for e in later)
 
 
 def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:

@@ -88,19 +88,19 @@ def test_per_cent_stays_per_cent(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("before", "line", "reason"),
+    ("before", "line"),
     [
-        (show("EPOCH: {0}\n" + BAR + TEST), 4 * 4 + 3, "epoch 1 follows epoch 4"),
-        (show(BAR.replace("46", "93") + TEST), 13 - 1 + 2, "batches"),
-        (show(BAR + COUNTED[6].replace("0000", "000"), [951, 970]), 8, "tested on 10000 images"),
-        (show(BAR + TEST) + STOPPED + "0%|  | 0/469 [00:00<?, ?it/s]\n", 16, "halfway"),
-        (show(BAR + TEST) + STOPPED + "KeyboardInterrupt\n", 16, "halfway"),
-        (show(BAR + TEST, [9861, 9901, 9938]), 11, "98.51% follows 99.38%"),
+        (show("EPOCH: {0}\n" + BAR + TEST), 4 * 4 + 3),
+        (show(BAR.replace("46", "93") + TEST), 13 - 1 + 2),
+        (show(BAR + COUNTED[6].replace("0000", "000"), [951, 970]), 8),
+        (show(BAR + TEST) + STOPPED + "0%|  | 0/469 [00:00<?, ?it/s]\n", 16),
+        (show(BAR + TEST) + STOPPED + "KeyboardInterrupt\n", 16),
+        (show(BAR + TEST, [9861, 9901, 9938]), 11),
     ],
 )
-def test_more_than_one_run_is_never_one(tmp_path, before, line, reason):
+def test_more_than_one_run_is_never_one(tmp_path, before, line):
     text = before + show("EPOCH: {0}\n" * ("EPOCH" in before) + BAR + TEST, [9851, 9860])
-    with pytest.raises(DataError, match=rf"^line {line}: .*{reason}.*more than one run"):
+    with pytest.raises(DataError, match=rf"^line {line}: another run"):
         parse_log(text)
     assert len(read(tmp_path / "a.txt", text)) == 2
 

@@ -86,7 +86,7 @@ THIRD = "loss=0.3 batch_id=99:   5%|▌  | 100/1875 [00:01<00:24, 74.0it/s]"
         (GOOD.replace("9870/10000", "9871/10000"), "line 8: 9871/10000 is 98.7100%, not 98.7000%"),
         (GOOD.replace("9870/10000", "10870/10000"), "line 8: 10870 correct of 10000"),
         (GOOD.replace("9870/10000", "0/0"), "line 8: 0 correct of 0"),
-        (GOOD.replace("9870/10000", "4935/5000"), "line 8: tested on 5000 images"),
+        (GOOD.replace("9870/10000", "4935/5000"), "line 8: another run"),
         (GOOD.replace("0.0384", "nan"), "line 8: .* no count or loss"),
         (GOOD.replace("0.0384", "0.03.84"), "line 8: .* no count or loss"),
         (GOOD.replace("loss=0.2", "loss=inf"), "line 8: last_batch_loss must be a finite number"),
@@ -203,5 +203,5 @@ def test_a_resumed_runs_log_has_each_epoch_once():
 def test_two_runs_in_one_log_are_refused():
     one = lines(1, 2, 900, 0.4, 1.1) + lines(2, 2, 950, 0.3, 1.2)
     other = lines(1, 2, 910, 0.41, 1.1) + lines(2, 2, 940, 0.31, 1.2)
-    with pytest.raises(DataError, match=r"line 6: epoch 1 follows epoch 2: .* more than one run"):
+    with pytest.raises(DataError, match=r"line 6: another run: .*; see read_notebook"):
         parse_log(one + other)
