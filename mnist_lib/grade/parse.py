@@ -20,8 +20,10 @@ UNREAD = {
 }
 # Every repetition is bounded or stops at a character that it cannot match, so a search takes linear
 # time on any text. A bar is whole, or truncated by a narrow terminal to the end of the line.
+_NUMBER = r"-?\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d\d)?"  # finite
 _TOKEN = re.compile(
-    r"(?P<bar>loss=(?P<loss>\S{1,40}) batch_id=(?P<batch_id>\d{1,9})"
+    rf"(?P<bar>loss=(?P<loss>{_NUMBER}) "
+    r"batch_id=(?P<batch_id>\d{1,9})"
     r"(?:,? Accuracy ?= ?\S{1,20})?: *+(?P<percent>\d{1,3})%"
     r"(?:\|[^|]*+(?:\| *+(?P<done>\d{1,9})/(?P<total>\d{1,9}) \[(?:(?P<elapsed>[\d:]{4,15})<"
     r"(?:[\d:?]+, *(?P<rate>\d{1,9}(?:\.\d{1,9})?|\?)(?P<unit>it/s|s/it)[^\]]{0,40}\])?)?)?)?"
@@ -36,7 +38,7 @@ _TOKEN = re.compile(
     r"|(?P<summary>\b(?:best|max|maximum|highest|final|target)\W{1,3}(?:\w{1,12}\W{1,2})?)?"
     r"(?<![a-z])(?P<set>train|best|(?P<test>test|val))(?:ing|id|idation)?(?![a-z])"
     r"(?:\W{1,4}(?:\d\.\d{1,9} \()?(?P<near>\d{1,2}\.\d{1,9} ?%)(?!\|))?"
-    r"|(?<![a-z])loss *[:=] *(?P<told>-?\d{1,9}(?:\.\d{1,20})?(?:e[+-]?\d\d)?)(?![\w.])"
+    rf"|(?<![a-z])loss *[:=] *(?P<told>{_NUMBER})(?![\w.])"
     r"|acc[a-z]{0,6}\W{1,6}(?P<share>(?:100|\d{1,2})(?:\.\d{1,9}(?![\d/.]) ?%?| ?%))"
     r"|(?P<score>(?P<correct>\d{1,9})/(?P<images>\d{1,9})(?! ?\[|\d)"
     r"(?: *\((?P<stated>\d{1,3}(?:\.\d{1,9})?) ?%)?)",
@@ -73,11 +75,8 @@ class LoggedRun:
                 problem = f"its bar stopped at {bar.done} of {bar.total}, batch_id={bar.batch_id}"
             if told.problem or problem:
                 raise DataError(told.problem or f"{told.line}: {problem}")
-            try:
-                counts, losses = (told.images, told.correct), (told.test_loss, float(bar.loss))
-                epochs.append(Epoch(len(epochs) + 1, *counts, *losses, bar.total, bar.seconds))
-            except ValueError as error:
-                raise DataError(f"{told.line}: {error}") from None
+            counts, losses = (told.images, told.correct), (told.test_loss, bar.loss)
+            epochs.append(Epoch(len(epochs) + 1, *counts, *losses, bar.total, bar.seconds))
             before = number
         if told.stop:
             raise DataError(told.stop)
@@ -253,4 +252,4 @@ def _read_bar(line: str, number: int | None, bar: re.Match) -> _Bar:
     seconds = (total * rate if bar["unit"] == "s/it" else total / rate) if rate else clock
     if abs(seconds - (clock + 0.5)) > 0.51:  # leaves room for the rate's rounding
         seconds = clock
-    return _Bar(line, number, bar["loss"], batch_id, done, total, float(seconds))
+    return _Bar(line, number, float(bar["loss"]), batch_id, done, total, float(seconds))

@@ -89,7 +89,7 @@ THIRD = "loss=0.3 batch_id=99:   5%|▌  | 100/1875 [00:01<00:24, 74.0it/s]"
         (GOOD.replace("9870/10000", "4935/5000"), "line 8: another run"),
         (GOOD.replace("0.0384", "nan"), "line 8: .* no count or loss"),
         (GOOD.replace("0.0384", "0.03.84"), "line 8: .* no count or loss"),
-        (GOOD.replace("loss=0.2", "loss=inf"), "line 8: last_batch_loss must be a finite number"),
+        (GOOD.replace("loss=0.2", "loss=inf"), "line 6: not a finished progress bar"),
         (GOOD.replace("| 1875/1875 [00:24", "| 1800/1875 [00:24"), "line 8: .* 1800 of 1875"),
     ],
 )
