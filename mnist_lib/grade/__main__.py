@@ -112,11 +112,8 @@ def as_text(rows: list[dict]) -> str:
         notes += [f"{file}: not read: {text}" for text in unread[:3]]
         notes += [f"{file}: not read: {len(unread) - 3} lines more"] if unread[3:] else []
     luck = statistics.fmean(seed.best.accuracy - seed.final.accuracy for seed in SEEDS)
-    last = (
-        f"By luck alone the best epoch adds {luck:.3f} points, in the mean of {len(SEEDS)} recorded"
-    )
-    last += "\nseeds. A rank is the last epoch's, among theirs."
-    return "\n".join([str(Table(table)), "", *map(cell, notes), last])
+    last = f"By luck alone the best epoch of {len(SEEDS)} recorded seeds adds {luck:.3f} points."
+    return "\n".join([str(Table(table)), "", *map(cell, notes), f"{last} Ranks are among them."])
 
 
 def main(arguments: list[str] | None = None) -> None:

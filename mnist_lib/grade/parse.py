@@ -117,8 +117,7 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
         epochs, problems = _epochs(cell, text)
         unread += problems
         for place, epoch in enumerate(epochs, 1):
-            later = epochs[place : place + 1]
-            if not runs or _begins_again(runs[-1].epochs, epoch, later):
+            if not runs or _begins_again(runs[-1].epochs, epoch, epochs[place : place + 1]):
                 runs.append(LoggedRun([]))
             runs[-1].epochs.append(epoch)
     # A single test line without a bar or number, beside other runs, is a later test.
