@@ -51,8 +51,7 @@ def read_submission(path: Path) -> tuple[list[LoggedRun], list[str], bool, dict[
                 shown = "\n".join(map(_shown, cell.get("outputs") or ()))
                 cells[at] = Cell(int(count), re.sub(r"#.*", "", source[:100_000]), shown)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}, {str(error)[:80]}"
-        raise DataError(f"{path} is not a notebook: {reason}") from None
+        raise DataError(f"{path} is not a notebook: {error!r:.99}") from None
     runs, unread = read_runs({at: cell.shown for at, cell in cells.items()})
     data = {name: at for at, cell in cells.items() for name in _DATA.findall(cell.source)}
     on_mnist = not data or "MNIST" in data
