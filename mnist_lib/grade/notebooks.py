@@ -1,8 +1,11 @@
 """Reads executed notebooks: the runs in their outputs, and what their source says of the data."""
 
+import ast
+import contextlib
 import json
 import os
 import re
+import warnings
 from collections import namedtuple
 from pathlib import Path
 
@@ -13,17 +16,12 @@ from .parse import LoggedRun, read_runs
 LIMIT = 100_000_000  # bytes of a file: most of a notebook is pictures
 _TABLE = re.compile(r"total param(?:eter)?s: ?(\d[\d,]{0,15})", re.I)
 _CLASS = re.compile(r"^class +\w+ *\([^)\n]*Module", re.M)
-_DATA = re.compile(r"\b(CIFAR100?|FashionMNIST|[KEQ]?MNIST|SVHN|USPS)(?=\()")
-_INSIDE = r"[^()]"  # of parentheses that hold at most five more
-for _ in range(5):
-    _INSIDE = rf"(?:[^()]|\({_INSIDE}{{0,999}}+\))"
-_ASSIGNED = re.compile(rf"^[ \t]*(\w+) *= *([\w.]+\({_INSIDE}{{0,999}}+\))", re.M)
-_TESTS = r"(?<!def )\b(?:\w{1,40}[._])?(?:test|val|eval)(?!\w{0,40}train)\w{0,40}"
-_CALL = re.compile(rf"{_TESTS}\({_INSIDE}{{0,999}}+\)")
-_TRAIN = re.compile(r"(?:\btrain *= *|MNIST\([^,=()]*, *)(?!\w+ *=)(\w+)")
-_LOADER = re.compile(r"DataLoader\(\s*(?:dataset *= *)?(\w+)\s*[,)](?!.*sampler)", re.S)
+_DATA = re.compile(r"CIFAR100?|FashionMNIST|[KEQ]?MNIST|SVHN|USPS")
+_TESTS = re.compile(r"(?:\w+_)?(?:test|val|eval)(?!\w*train)\w*")  # functions' names
+_MAGIC = re.compile(r"^([ \t]*)(?:\w+ *= *)?[!%?].*", re.M)  # IPython's own lines
 
-Cell = namedtuple("Cell", "count source shown")  # count: of executions, when it was run
+# count: of executions, when it was run; nodes: of the source's syntax tree
+Cell = namedtuple("Cell", "count source nodes shown")
 
 
 def read_notebook(path: str | os.PathLike) -> list[LoggedRun]:
@@ -40,20 +38,21 @@ def read_submission(path: Path) -> tuple[list[LoggedRun], list[str], bool, dict[
         raise DataError(f"{path} has {size:,} bytes: more than {LIMIT:,} are not read")
     text, cells = read_text(path), {}
     if path.suffix.lower() != ".ipynb":
-        return *read_runs({0: text}), True, {0: Cell(0, "", text)}
+        return *read_runs({0: text}), True, {0: Cell(0, "", [], text)}
     try:
         notebook = json.loads(text)
         sheets = notebook.get("worksheets") or [notebook]  # nbformat 3 has them
         for at, cell in enumerate((cell for sheet in sheets for cell in sheet["cells"]), 1):
             if cell["cell_type"] == "code":
                 count = cell.get("execution_count", cell.get("prompt_number")) or 0
-                source = "".join(cell.get("source", cell.get("input")))
+                source = "".join(cell.get("source", cell.get("input")))[:100_000]
                 shown = "\n".join(map(_shown, cell.get("outputs") or ()))
-                cells[at] = Cell(int(count), re.sub(r"#.*", "", source[:100_000]), shown)
+                cells[at] = Cell(int(count), source, _nodes(source), shown)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a notebook: {error!r:.99}") from None
     runs, unread = read_runs({at: cell.shown for at, cell in cells.items()})
-    data = {name: at for at, cell in cells.items() for name in _DATA.findall(cell.source)}
+    used = {_name(node): at for at, cell in cells.items() for node in cell.nodes}
+    data = {name: at for name, at in used.items() if _DATA.fullmatch(name)}
     on_mnist = not data or "MNIST" in data
     unread += [] if on_mnist else [f"cell {at}: {name}, not MNIST" for name, at in data.items()]
     return runs, unread, on_mnist, cells
@@ -64,6 +63,19 @@ def _shown(output: dict) -> str:
     data = output.get("data", output)
     texts = output.get("text"), data.get("text/markdown"), data.get("text/plain")
     return "".join(next(filter(None, texts), output.get("ename") or ""))
+
+
+def _nodes(source: str) -> list[ast.AST]:
+    """The nodes of a cell's syntax tree; none if it is not Python."""
+    for code in (source, _MAGIC.sub(r"\1pass", source)):
+        broken = contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError)
+        with broken, warnings.catch_warnings(action="ignore"):
+            return list(ast.walk(ast.parse(code)))
+    return []
+
+
+def _name(node: ast.AST) -> str:
+    return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[str]]:
@@ -88,16 +100,32 @@ def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:
     """Whether the run is tested on its training data: the first call that says so."""
     training, calls = {}, []  # by variable, whether it holds training data; None is unknown
     for at, cell in cells.items():
-        for name, value in _ASSIGNED.findall(cell.source):
-            loader, train = _LOADER.search(value), _TRAIN.search(value)
-            training[name] = training.get(loader[1]) if loader else None
-            if _DATA.search(value):  # training images, unless it says otherwise
-                training[name] = {"True": True, "False": False}.get(train[1] if train else "True")
-        for call in _CALL.findall(cell.source):
-            known = {training.get(name) for name in re.findall(r"\w+", call)} - {None}
-            calls += [(at, call, True in known)] * bool(known)
+        for node in cell.nodes:
+            if isinstance(node, ast.Assign):
+                ends = (getattr(end, "elts", [end]) for end in (node.targets[0], node.value))
+                for name, value in zip(map(_name, next(ends)), next(ends), strict=False):
+                    training[name] = _is_training_data(value, training) if name else None
+        for node in cell.nodes:
+            if isinstance(node, ast.Call) and _TESTS.fullmatch(_name(node.func)):
+                known = {training.get(_name(inner)) for inner in ast.walk(node)} - {None}
+                call = ast.get_source_segment(cell.source, node) or _name(node.func)
+                calls += [(at, " ".join(call.split())[:200], True in known)] * bool(known)
     calls = [call for call in calls if call[0] == run.epochs[0].cell] or calls
     found = [f"cell {at}: {call}" for at, call, leak in calls if leak]
     if run.epochs[0].images != 60_000 and len(found) < len(calls):
         return []  # both are tested, and both lines shown
     return [f"the test loader is the training data: {leak}" for leak in found[:1]]
+
+
+def _is_training_data(value: ast.expr, training: dict[str, bool | None]) -> bool | None:
+    """None if it is unknown, as for a part of the training data that is held out."""
+    if not isinstance(value, ast.Call):
+        return training.get(_name(value))
+    given = dict(enumerate(value.args)) | {word.arg: word.value for word in value.keywords}
+    if _DATA.fullmatch(_name(value.func)):
+        default = given.get(None, ast.Constant(True))  # **options may say it
+        train = given.get("train", given.get(1, default))
+        return train.value if isinstance(train, ast.Constant) else None
+    if _name(value.func) == "DataLoader" and not given.keys() & {"sampler", "batch_sampler"}:
+        return _is_training_data(given.get("dataset", given.get(0)), training)
+    return None

@@ -8,14 +8,12 @@ import pytest
 
 from mnist_lib import DataError, format_log, logged_run, parse_log, read_notebook
 from mnist_lib.grade.__main__ import main
+from mnist_lib.grade.notebooks import leaks, read_submission
 
 BAR = "Loss=0.2{0} Batch_id=468 Accuracy=95.1{0}: 100%|███| 469/469 [00:20<00:00, 23.10it/s]\n"
 SMALL = "loss=0.1{0} batch_id=468 Accuracy = 96.2{0}: 100%|███| 469/469 [00:20<00:00, 23.10it/s]\n"
 NEXT = "loss=0.3{0} batch_id=0:   0%|   | 0/469 [00:00<?, ?it/s]\n"
 TEST = "Test set: Average loss: 0.0{2}, Accuracy: {1}/10000 ({3:.2f}%)\n\n"
-KERAS = (
-    "469/469 [==] - 3s - loss: 0.11 - accuracy: 0.9712 - val_loss: 0.0412 - val_accuracy: {3:.4f}\n"
-)
 COUNTED = [
     BAR + TEST,
     "EPOCH: {0}\n" + SMALL + NEXT + TEST,
@@ -156,6 +154,31 @@ print(datasets.MNIST('data', train=True).data.float().mean())
 """
 NET, LOOP = "class Net(nn.Module):\n    pass", "for e in range(4):\n    test(model, device, {0})"
 TABLE = "Total params: 7,998\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "flag"),
+    [
+        ("test(model, train_loader)\ntest(model, test_loader)", ""),  # both, and both shown
+        (
+            "test_loader = train_loader\nevaluate(model, test_loader)",
+            "evaluate(model, test_loader)",
+        ),
+        ("a, b = train_loader, test_loader\nself.validate(a, model)", "self.validate(a, model)"),
+        ("t = DataLoader(MNIST('.', **options))\ntest(model, t)", ""),
+        ("train_set, held_out = random_split(train_set, [5, 1])\ntest(DataLoader(held_out))", ""),
+        ("test(\n    model,  # (\n    train_loader\n)\nplots[0] = train_loader", "test( model, #"),
+        ("held_out = DataLoader(train_set, sampler=rest)\ntest(model, held_out)", ""),
+        ("test(model, train_loader", ""),  # not Python
+    ],
+)
+def test_leaks_are_followed_through_variables(tmp_path, code, flag):
+    path = notebook(tmp_path / "a.ipynb", (DATA.format(False), ""), (code, show(TEST)))
+    (run,), _, _, cells = read_submission(path)
+    found = leaks(cells, run)
+    assert [text.partition("data: cell 2: ")[2][: len(flag)] for text in found] == [flag] * bool(
+        flag
+    )
 
 
 def test_a_class(tmp_path, capsys, monkeypatch):
