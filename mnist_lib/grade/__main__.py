@@ -7,6 +7,7 @@ flag is a reason to look, not a verdict.
 import argparse
 import csv
 import io
+import os
 import statistics
 from pathlib import Path
 
@@ -104,9 +105,10 @@ def as_text(rows: list[dict]) -> str:
     names = [name for name in max(rows, key=len) if name not in FOR_CSV]
     heads = {name: HEADS.get(name, name.replace("_percent", " %")) for name in names}
     table, notes = [], []
+    folder = os.path.commonpath([Path(row["file"]).absolute().parent for row in rows])
     for row in rows:
-        file, unread = row["file"], row["unread"]
-        shown = row | {"file": file[-20:], "flags": len(row["flags"]) or ""}
+        file, unread = os.path.relpath(row["file"], folder), row["unread"]
+        shown = row | {"file": file[-24:], "flags": len(row["flags"]) or ""}
         table.append({head: cell(shown.get(name), 2) for name, head in heads.items()})
         notes += [f"{file}: flag: {flag}" for flag in row["flags"]]
         notes += [f"{file}: not read: {text}" for text in unread[:3]]
