@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 
 from .history import TARGET, History, describe
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLORS = ("#0072B2", "#B34700", "#007A5A", "#8A4F7D")
+# Paul Tol's high-contrast colours (personal.sron.nl/~pault), and a lighter blue: they differ for
+# colour-blind readers, and in grey print.
+COLORS = ("#004488", "#BB5566", "#DDAA33", "#6699CC")
 THIS, GREY = COLORS[0], "0.4"
 DOTTED = {"color": "black", "linestyle": ":", "linewidth": 1.2}
+GOAL = {"label": f"target, {TARGET / 100}%", **DOTTED}
 Runs = dict[str, History]  # by the name that a legend gives them
 
 
@@ -34,20 +36,26 @@ def show(drawn: Axes | Figure, alt: str) -> None:
 
 def plot_curves(history: History, others: list[History] = ()) -> Figure:
     """Accuracy and loss of a run over epochs, side by side, over the author's runs."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.8), layout="constrained")
     plot_accuracy({"this run": history}, others, left)
     plot_loss({"this run": history}, others, right)
     return figure
 
 
 def plot_accuracy(runs: Runs, others: list[History] = (), ax: Axes | None = None) -> Axes:
-    """Test accuracy (%) over epochs, best and last marked, 99.44% dotted; the `others` are grey."""
+    """Test accuracy (%) over epochs, best and last marked, 99.44% dotted; the `others` are grey.
+
+    The axis leaves out what the first epochs are below the later ones.
+    """
     ax = _plot_runs(runs, others, "accuracy", ax)
     for run, color in zip(runs.values(), itertools.cycle(COLORS)):
         style = {"color": color, "markersize": 12, "markerfacecolor": "none"}
         for word, epoch, mark in (("best", run.best, "*"), ("last", run.final, "o")):
             ax.plot(epoch.epoch, epoch.accuracy, mark, label=f"{word} {epoch.score}", **style)
-    ax.axhline(TARGET / 100, **DOTTED)
+    ax.axhline(TARGET / 100, **GOAL)
+    later = [epoch.accuracy for run in (*runs.values(), *others) for epoch in run.epochs[2:]]
+    if later and min(later) < TARGET / 100:
+        ax.set_ylim(bottom=min(later) - 0.1)
     return _label(ax, "test accuracy (%)")
 
 
@@ -64,7 +72,7 @@ def _plot_runs(runs: Runs, others: list[History], value: str, ax: Axes | None) -
     ax = ax or axes()
     ax.set_title(f"Test {value.removeprefix('test_')} on {describe(next(iter(runs.values())))}")
     for number, run in enumerate(others, 1):
-        style = {"color": GREY, "linestyle": ("-", "--")[number % 2], "linewidth": 1}
+        style = {"color": ("0.45", "0.7")[number % 2], "linestyle": ("-", "--")[number % 2]}
         ax.plot(*over_epochs(run, value), label=f"the author's run {number}", **style)
     for (name, run), color in zip(runs.items(), itertools.cycle(COLORS)):
         ax.plot(*over_epochs(run, value), ".-", color=color, label=name)
@@ -77,8 +85,9 @@ def over_epochs(run: History, value: str) -> tuple[list[int], list[float]]:
 
 
 def _label(ax: Axes, ylabel: str) -> Axes:
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    last = int(max(line.get_xdata()[-1] for line in ax.get_lines()))
+    ax.set_xticks(range(last, 0, -max(1, round(last / 6))))
     ax.set(xlabel="epoch", ylabel=ylabel)
     ax.grid(alpha=0.3)
-    ax.legend(loc="best", fontsize=9)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, fontsize=9)
     return ax

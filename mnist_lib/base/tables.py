@@ -1,6 +1,7 @@
 """Tables for a terminal, a notebook and a README; means with their spread."""
 
 import html
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,3 +54,19 @@ def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
     values = list(values)
     spread = f" ± {standard_error(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):+.{digits}f}{spread}"
+
+
+def count_and_interval(count: int, total: int) -> str:
+    """A count and the exact 95% interval of its share, as in `9 of 10 (55 to 100%)`.
+
+    Clopper and Pearson, "The Use of Confidence or Fiducial Limits", 1934.
+    """
+    low, high = _least_share(count, total), 1 - _least_share(total - count, total)
+    return f"{count} of {total} ({100 * low:.0f} to {high:.0%})"
+
+
+def _least_share(count: int, total: int) -> float:
+    """The least share, to four digits, at which 2.5% of samples have this count or more."""
+    terms = [(math.comb(total, n), n, total - n) for n in range(count, total + 1)]
+    shares = (n / 10_000 for n in range(10_001))
+    return next(p for p in shares if sum(c * p**n * (1 - p) ** m for c, n, m in terms) >= 0.025)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch.nn as nn
 
 from ..base.errors import ParameterError, is_whole
-from ..base.tables import Table, mean_and_error, mean_and_sd
+from ..base.tables import Table, count_and_interval
 from ..data import FULL_TEST_SET, MNIST
 from ..evaluation import count_parameters, evaluate
-from ..history import TARGET, History, check_histories, check_history, describe
+from ..history import TARGET, History, check_history, describe
 from .records import logged_run, recorded_runs
 
 BUDGET = 20_000  # parameters; the assignment asks for fewer
@@ -100,7 +100,7 @@ def verdict(net: nn.Module | int, history: History, data: MNIST | None = None) -
 
     def claim(text: str, logged_text: str, measured: str, holds: Callable) -> Claim:
         answer = holds(history) if on_mnist or holds is small else None
-        confirmed = f"{sum(map(holds, seeds))} of {len(seeds)}" if seeds else ""
+        confirmed = count_and_interval(sum(map(holds, seeds)), len(seeds)) if seeds else ""
         return Claim(text, logged_text, measured, answer, confirmed)
 
     least, mean = history.same_share(end.correct), logged.mean_of_last_five
@@ -123,36 +123,6 @@ def verdict(net: nn.Module | int, history: History, data: MNIST | None = None) -
         score = f"{correct}/{images}" + ("" if agrees else f", not {history.final.correct}")
         claims.append(Claim("the net scores what its log says", "", score, agrees))
     return Verdict(tuple(claims), title=f"Verdict on {describe(history)}")
-
-
-def luck_table(runs: list[History], logged: list[History]) -> Table:
-    """Whether 99.44% is luck: how many of a recipe's seeds reach it, and what the best epoch adds.
-
-    A logged run's rank is its place among the seeds and itself: 1 if no seed is better.
-    """
-    check_histories("runs", runs)
-    check_histories("logged", logged)
-    adds = [run.best.accuracy - run.final.accuracy for run in runs]
-    blank = {f"logged run {n}": "" for n in range(1, len(logged) + 1)}
-    values = {
-        "touch 99.44% at some epoch": f"{sum(run.touched for run in runs)} of {len(runs)}",
-        "end at 99.44% or more": f"{sum(run.reached for run in runs)} of {len(runs)}",
-        "best epoch, %": mean_and_sd(run.best.accuracy for run in runs),
-        "last epoch, %": mean_and_sd(run.final.accuracy for run in runs),
-        "choosing the best epoch adds, points ± standard error": mean_and_error(adds),
-    }
-    rows = [{"": name, "seeds": value} | blank for name, value in values.items()]
-    ranked = {
-        "rank of the best epoch": lambda run: run.best.accuracy,
-        "rank of the last epoch": lambda run: run.final.accuracy,
-        "rank of the mean of the last five": lambda run: run.mean_of_last_five,
-        "rank of the lowest test loss": lambda run: -min(epoch.test_loss for epoch in run),
-    }
-    for name, figure in ranked.items():
-        ranks = (1 + sum(figure(run) > figure(log) for run in runs) for log in logged)
-        places = (f"{rank} of {len(runs) + 1}" for rank in ranks)
-        rows.append({"": name, "seeds": ""} | dict(zip(blank, places, strict=True)))
-    return Table(rows)
 
 
 def findings(history: History) -> str:

@@ -1,0 +1,81 @@
+"""Where the luck sits: how much an accuracy moves from epoch to epoch, and from seed to seed."""
+
+import bisect
+import random
+import statistics
+from collections.abc import Sequence
+
+from ..base.tables import Table, mean_and_error
+from ..history import TARGET, History, check_histories
+from .records import held_out
+
+# So many of a recipe's last epochs have no trend any more; of other recipes, the last third.
+PLATEAU = {"assignment": 10, "long": 6, "steady": 3, "fast": 3}
+RESAMPLES = 400  # of the seeds, for an interval
+
+
+def luck_table(studies: dict[str, list[History]]) -> Table:
+    """Where the luck sits, a row for each study of one recipe's seeds.
+
+    The mean of the last epochs, on the test set and, if recorded, on held-out training images; the
+    standard deviations (points) from epoch to epoch and from seed to seed; what choosing the best
+    epoch adds to the last (points, ± standard error); and the chance that a seed's run shows
+    99.44% at some epoch, and that it ends there, with 95% intervals from resampled seeds.
+    """
+    rows = []
+    for name, runs in studies.items():
+        check_histories(f"studies[{name!r}]", runs)
+        recipe = runs[0].record["recipe"]["name"]
+        last = PLATEAU.get(recipe, -(-len(runs[0]) // 3))
+        level, epochs, seeds, *chances = _luck(runs, last)
+        draw = random.Random(0).choices
+        drawn = [_luck(draw(runs, k=len(runs)), last)[3:] for _ in range(RESAMPLES)]
+        intervals = [statistics.quantiles(values, n=40) for values in zip(*drawn, strict=True)]
+        texts = [
+            f"{chance:.2f} ({interval[0]:.2f} to {interval[-1]:.2f})"
+            for chance, interval in zip(chances, intervals, strict=True)
+        ]
+        folds = held_out().get(recipe)
+        rows.append(
+            {
+                "recipe": name,
+                "seeds": str(len(runs)),
+                "last epochs, %": f"{level:.2f}",
+                "held out, %": f"{statistics.fmean(folds.values()):.2f}" if folds else "",
+                "sd over epochs": f"{epochs:.3f}",
+                "sd over seeds": f"{seeds:.3f}",
+                "best epoch adds": mean_and_error(r.best.accuracy - r.final.accuracy for r in runs),
+                "chance of 99.44% at some epoch": texts[0],
+                "at the last": texts[1],
+            }
+        )
+    return Table(rows)
+
+
+def _luck(runs: Sequence[History], last: int) -> tuple[float, ...]:
+    """The mean of the last epochs, two standard deviations, and the chances to touch and to end.
+
+    An accuracy is taken as its epoch's mean, plus the seed's, which is normal, plus noise, drawn
+    from what is left over in the last epochs of all seeds.
+    """
+    curves = [[epoch.accuracy for epoch in run] for run in runs]
+    means = [statistics.fmean(values) for values in zip(*curves, strict=True)]
+    level = statistics.fmean(means[-last:])
+    seeds = [statistics.fmean(curve[-last:]) - level for curve in curves]
+    count = len(runs) * last
+    lost = (count / (count - len(runs) - last + 1)) ** 0.5  # degrees of freedom
+    noise = sorted(
+        lost * (value - mean - seed)
+        for curve, seed in zip(curves, seeds, strict=True)
+        for value, mean in zip(curve[-last:], means[-last:], strict=True)
+    )
+    variance = statistics.fmean(value**2 for value in noise)
+    spread = max(0, statistics.variance(seeds) - variance / last) ** 0.5
+    touch = end = 0
+    for quantile in range(1, 40, 2):  # twenty seeds, equally likely
+        seed, never = spread * statistics.NormalDist().inv_cdf(quantile / 40), 1
+        for mean in means:
+            below = bisect.bisect(noise, (TARGET - 0.5) / 100 - mean - seed) / count
+            never *= below
+        touch, end = touch + (1 - never) / 20, end + (1 - below) / 20
+    return level, variance**0.5, spread, touch, end
