@@ -66,7 +66,11 @@ def count_and_interval(count: int, total: int) -> str:
 
 
 def _least_share(count: int, total: int) -> float:
-    """The least share, to four digits, at which 2.5% of samples have this count or more."""
+    """The least share at which 2.5% of samples have this count or more."""
     terms = [(math.comb(total, n), n, total - n) for n in range(count, total + 1)]
-    shares = (n / 10_000 for n in range(10_001))
-    return next(p for p in shares if sum(c * p**n * (1 - p) ** m for c, n, m in terms) >= 0.025)
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        share = (low + high) / 2
+        rare = sum(ways * share**n * (1 - share) ** m for ways, n, m in terms) < 0.025
+        low, high = (share, high) if rare else (low, share)
+    return low

@@ -6,7 +6,7 @@ import pytest
 import report
 
 from mnist_lib import RECIPES, History, Table, epochs_table, get_recipe, recipe_table
-from mnist_lib.base.tables import mean_and_error, mean_and_sd
+from mnist_lib.base.tables import count_and_interval, mean_and_error, mean_and_sd
 from tests.test_history import make
 
 
@@ -39,6 +39,18 @@ def test_a_table_is_aligned_text_markdown_and_html():
 )
 def test_means_by_hand(function, values, text):
     assert function(iter(values)) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "text"),
+    [
+        *((0, 10, "0 of 10 (0 to 31%)"), (1, 20, "1 of 20 (0 to 25%)")),
+        *((9, 10, "9 of 10 (55 to 100%)"), (10, 10, "10 of 10 (69 to 100%)")),
+        *((4, 20, "4 of 20 (6 to 44%)"), (6, 10, "6 of 10 (26 to 88%)")),  # as in tables
+    ],
+)
+def test_intervals_of_counts(count, total, text):
+    assert count_and_interval(count, total) == text
 
 
 def test_epochs_table_by_hand():

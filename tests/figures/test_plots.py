@@ -1,11 +1,13 @@
 """Plots of runs and seeds: what is drawn, read back from the axes."""
 
+import dataclasses
+
 import matplotlib.pyplot as plt
 import pytest
 import report
 import torch
 
-from mnist_lib import curves, logged_runs
+from mnist_lib import curves, get_recipe, logged_runs
 from mnist_lib.figures import plots
 from tests.test_history import make
 
@@ -41,52 +43,74 @@ def test_the_sample_is_named_in_every_title():
     plt.close(figure)
 
 
+def of_recipe(name, *correct, **record):
+    """A run of this recipe, batches of 64 in 60,000 images."""
+    record = {"recipe": dataclasses.asdict(get_recipe(name)), "train_images": 60_000} | record
+    return make(*correct, **record)
+
+
 def test_luck_has_a_dot_and_a_circle_a_run(ax):
-    plots.plot_luck({"steady": [HISTORY, make(9930, 9920)], "fast": [make(9945)]}, HISTORY, ax)
+    plots.plot_luck({"a": [HISTORY, make(9930, 9920)], "fast": [make(9945)]}, HISTORY, "Found", ax)
     dots = [line for line in ax.get_lines() if len(line.get_xdata()) == 1]
     last = [d.get_xdata()[0] for d in dots if d.get_color() == plots.THIS]
     best = [d.get_xdata()[0] for d in dots if d.get_color() == plots.GREY]
     assert (last, best) == ([99.2, 99.4, 99.45, 99.4], [99.3, 99.5, 99.45, 99.5])
     assert [d.get_marker() for d in dots].count("*") == 2
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["steady", "fast", "this run"]
+    labels = [label.get_text().splitlines() for label in ax.get_yticklabels()]
+    counts = ["0 of 2 end there", "1 of 1 end there", "0 of 1 end there"]
+    assert labels == [list(pair) for pair in zip(("a", "fast", "this run"), counts, strict=True)]
+    assert ax.get_title() == "Found"
 
 
-def test_band_is_mean_and_range(ax):
-    plots.plot_band({"steady": [HISTORY, make(9920, 9930, 9960)]}, make(9900), ax)
+def test_band_is_mean_and_two_deviations_over_passes(ax):
+    runs = [of_recipe("fast", 9910, 9950, 9940), of_recipe("fast", 9930, 9930, 9960)]
+    plots.plot_band({"fast": runs}, of_recipe("assignment", 9900), "", ax)
+    at = [n * 1875 * 64 / 60_000 for n in (1, 2, 3)]
+    ours = lines(ax)["fast: mean ± 2 sd of 2 seeds"]
+    assert ours == [pytest.approx(point) for point in zip(at, (99.2, 99.4, 99.5), strict=True)]
     assert lines(ax)["this run"] == [(1, 99.0)]
-    assert lines(ax)["steady: mean and range of 2 seeds"] == [(1, 99.1), (2, 99.4), (3, 99.5)]
-    assert (*ax.collections[0].get_datalim(ax.transData).intervaly,) == (99.0, 99.6)
+    ends = ax.collections[0].get_datalim(ax.transData).intervaly
+    assert (*ends,) == pytest.approx((99.2 - 0.2 * 2**0.5, 99.5 + 0.2 * 2**0.5))
 
 
-def test_frontier_is_mean_and_sd_over_parameters(ax):
-    def runs(parameters, *correct):
-        return [make(9900, last, parameters=parameters) for last in correct]
+def test_bridge_by_hand(ax):
+    """Above the line each row changes the one before, below it `steady`."""
+    level = {"assignment": 99.0, "assignment, a": 99.2, "steady, again": 99.4, "steady, b": 99.3}
+    level |= {"steady, c": 99.5, "fast": 99.0}
+    folds = {name: {n: at + n % 2 / 10 for n in range(12)} for name, at in level.items()}
+    folds["steady, c"] |= {0: 99.6, 1: 99.4}
+    plots.plot_bridge(folds, "Found", ax)
+    assert [text.get_text().splitlines() for text in ax.texts] == [
+        ["assignment"],
+        ["assignment, a", "+0.20 points (+0.20 to +0.20)"],
+        ["steady, again", "+0.20 points (+0.20 to +0.20)"],
+        ["steady, b", "-0.10 points (-0.10 to -0.10)"],
+        ["steady, c", "+0.09 points (+0.02 to +0.16)"],
+    ]
+    points = [bar[0].get_xydata()[0].tolist() for bar in ax.containers]
+    assert points[1:3] == [[pytest.approx(99.25), 1], [pytest.approx(99.45), 2]]
 
-    studies = [runs(13_322, 9950, 9960), runs(998, 9890), runs(4006, 9944, 9944)]
+
+def test_frontier_is_mean_and_interval_over_parameters(ax):
+    def runs(recipe, parameters, *correct):
+        return [of_recipe(recipe, 9990, last, parameters=parameters) for last in correct]
+
+    small = runs("small", 998, *[9890] * 5, *[9910] * 5)
+    studies = [small, runs("views", 8000, 9950, 9960)]
     others = [{"parameters": 697, "accuracy": 99.03, "sd": None}]
-    report.plot_frontier(studies, [*others, {"parameters": 997, "accuracy": 98.8, "sd": 0.1}], ax)
-    *published, ours = ax.containers
-    assert ours[0].get_xydata().tolist() == [[998, 98.9], [4006, 99.44], [13_322, 99.55]]
-    ends = ours[2][0].get_segments()[2][:, 1]
-    assert ends == pytest.approx([99.55 - 0.0707, 99.55 + 0.0707], 1e-4)
-    (small,), (large,) = (other[0].get_xydata().tolist() for other in published)
-    assert (small, large) == ([697, 99.03], [997, 98.8])
+    others += [{"parameters": 997, "accuracy": 98.8, "sd": 0.1}]
+    report.plot_frontier(studies, others, "", ax)
+    ours, views, *published = ax.containers
+    assert ours[0].get_xydata()[0] == pytest.approx([998, 99.0], rel=0.03)
+    margin = 2.262 * 0.1 / 3
+    assert ours[2][0].get_segments()[0][:, 1] == pytest.approx([99 - margin, 99 + margin])
+    assert (views[0].get_marker(), views[0].get_ydata().item()) == ("s", pytest.approx(99.55))
+    (one,), (mean,) = (other[0].get_xydata().tolist() for other in published)
+    assert (one, mean) == ([697, 99.03], [997, 98.8])
     assert published[1][2][0].get_segments()[0][:, 1] == pytest.approx([98.7, 98.9])
+    ticks = [line.get_ydata().tolist() for line in ax.get_lines() if line.get_marker() == "_"]
+    assert ticks.count([99.9]) == 2, "the best epochs' means"
     assert ax.get_xscale() == "log"
-    (ring,) = (line for line in ax.get_lines() if line.get_label().startswith("4,006: the fewest"))
-    assert ring.get_xydata().tolist() == [[4006, 99.44]]
-
-
-def test_ideas_lie_in_order_with_their_predictions(ax):
-    plots.plot_ideas({"a": (0.02, 0.01), "b": (-0.03, 0.02, -0.05)}, ax)
-    (points, _, (bars,)), other = ax.containers
-    assert points.get_xydata().tolist() == [[0.02, 0]]
-    assert other[0].get_xydata().tolist() == [[-0.03, 1]]
-    assert bars.get_segments()[0].tolist() == [[pytest.approx(0.01), 0], [pytest.approx(0.03), 0]]
-    circles = [line for line in ax.get_lines() if line.get_color() == plots.GREY]
-    assert [line.get_xydata().tolist() for line in circles] == [[], [[-0.05, 1]]]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
-    assert ax.yaxis_inverted()
 
 
 def test_calibration_by_hand(ax):

@@ -17,7 +17,8 @@ from mnist_lib import (
     recorded_studies,
     summary,
 )
-from mnist_lib.grade.verdict import findings, luck_table, verdict
+from mnist_lib.grade.luck import luck_table
+from mnist_lib.grade.verdict import findings, verdict
 from tests.test_history import make
 
 
@@ -108,12 +109,10 @@ def test_sample_fold_and_part_are_named(history, title):
 def test_recorded_seeds_stand_beside_the_claims_of_their_recipe_alone():
     recipe = dataclasses.asdict(get_recipe("steady"))
     run = make(*[9950] * 7, recipe=recipe)
-    seeds = recorded_studies()["steady"]
+    seeds = recorded_studies()["steady, fresh seeds"]  # these had no part in the choice
     recorded = [claim.recorded for claim in verdict(Net(), run).claims]
-    assert recorded[:2] == [
-        f"{len(seeds)} of {len(seeds)}",
-        f"{sum(run.touched for run in seeds)} of 10",
-    ]
+    reached = f"{sum(run.reached for run in seeds)} of 20 (68 to 99%)"
+    assert [recorded[0], recorded[2]] == ["20 of 20 (83 to 100%)", reached]
     assert f"Of {len(seeds)} recorded seeds" in findings(run)
     changed = make(*[9950] * 7, recipe=recipe | {"epochs": 8})
     for other in (changed, make(9950), make(995, images=1000, recipe=recipe)):
@@ -153,14 +152,37 @@ def test_a_test_set_as_large_as_the_training_set_is_told():
 
 
 def test_luck_by_hand():
-    runs = [make(9950, 9930), make(9940, 9940), make(9944, 9945)]
-    rows = luck_table(runs, [make(9945, 9940), make(9960, 9960)]).rows
-    cells = {row[""]: tuple(row.values())[1:] for row in rows}
-    assert cells["touch 99.44% at some epoch"][0] == "2 of 3"
-    assert cells["end at 99.44% or more"][0] == "1 of 3"
-    assert cells["choosing the best epoch adds, points ± standard error"][0] == "+0.067 ± 0.067"
-    assert cells["rank of the best epoch"][1:] == ("2 of 4", "1 of 4"), "an equal is not better"
-    assert cells["rank of the last epoch"][1:] == ("2 of 4", "1 of 4")
+    """Noise from epoch to epoch and from seed to seed are told apart; the chances follow."""
+    recipe = dataclasses.asdict(get_recipe("steady"))
+
+    def runs(seeds, noise):
+        """Eight runs of seven epochs. The last three are a plateau."""
+        waves = [(1, -1, 0), (-1, 0, 1), (0, 1, -1), (0, 0, 0)] * 2
+        shifts = [seeds * (1 if n < 4 else -1) for n in range(8)]
+        plateaus = [
+            [9944 + s + noise * w for w in wave] for s, wave in zip(shifts, waves, strict=True)
+        ]
+        return [make(*[9800] * 4, *plateau, recipe=recipe) for plateau in plateaus]
+
+    studies = {"noise": runs(0, 30), "seeds": runs(20, 0), "calm": runs(0, 0)}
+    noise, seeds, calm = luck_table(studies).rows
+    assert (noise["last epochs, %"], noise["sd over seeds"]) == ("99.44", "0.000")
+    assert noise["sd over epochs"] == f"{0.3 * (12 / 14) ** 0.5:.3f}"
+    assert (seeds["sd over epochs"], seeds["sd over seeds"]) == (
+        "0.000",
+        f"{0.2 * (8 / 7) ** 0.5:.3f}",
+    )
+    assert noise["chance of 99.44% at some epoch"] > seeds["chance of 99.44% at some epoch"]
+    assert seeds["at the last"].startswith("0.50 (")
+    assert seeds["chance of 99.44% at some epoch"] == seeds["at the last"]
+    assert calm["at the last"] == "1.00 (1.00 to 1.00)"
+    assert calm["held out, %"] == "99.44"
+
+
+def test_a_run_of_the_assignment_touches_the_target_one_time_in_four():
+    (row,) = luck_table({"assignment": recorded_studies()["assignment"]}).rows
+    for name, chance in (("chance of 99.44% at some epoch", 0.25), ("at the last", 0.06)):
+        assert float(row[name][:4]) == pytest.approx(chance, abs=0.02), "as others computed it"
 
 
 def test_findings_by_hand():
@@ -188,7 +210,7 @@ def test_what_is_no_history_or_no_runs_is_refused():
         for given in (None, "runs/x", [logged_run()]):
             with pytest.raises(ParameterError, match="history must be a History"):
                 call(given)
-    for call in (summary, lambda given: luck_table(given, [logged_run()])):
+    for call in (summary, lambda given: luck_table({"a": given})):
         for given in ([], None, logged_run(), ["x"]):
             with pytest.raises(ParameterError, match="must be a list of at least one History"):
                 call(given)

@@ -11,6 +11,7 @@ import report
 
 from mnist_lib import RECIPES, Recipe, get_recipe, load_study
 from tests.notebooks.running import RECORDS, ROOT
+from tests.test_history import make
 
 LINES = {"search.jsonl", "benchmark.jsonl"}  # of other things than runs
 RUNS = sorted(path for path in RECORDS.glob("*.jsonl") if path.name not in LINES)
@@ -106,6 +107,17 @@ def test_writing_the_tables_again_changes_nothing(tmp_path):
 
 
 def test_the_library_carries_what_the_records_say():
-    carried = {"recorded.jsonl": report.recorded(), "ideas.csv": report.recorded_ideas()}
+    carried = {"recorded.jsonl": report.recorded(), "held_out.csv": report.held_out()}
     for name, text in carried.items():
         assert (ROOT / "mnist_lib" / "grade" / name).read_text(encoding="utf-8") == text
+
+
+def test_ranks_by_hand():
+    runs = [make(9950, 9930), make(9940, 9940), make(9944, 9945)]
+    rows = report.ranks_table(runs, [make(9945, 9940), make(9960, 9960)]).rows
+    cells = {row[""]: tuple(row.values())[1:] for row in rows}
+    assert cells["touch 99.44% at some epoch"][0].startswith("2 of 3")
+    assert cells["end at 99.44% or more"][0].startswith("1 of 3")
+    assert cells["choosing the best epoch adds, points ± standard error"][0] == "+0.067 ± 0.067"
+    assert cells["rank of the best epoch"][1:] == ("2 of 4", "1 of 4"), "an equal is not better"
+    assert cells["rank of the last epoch"][1:] == ("2 of 4", "1 of 4")
