@@ -162,7 +162,7 @@ def colab(source: Path = NOTEBOOK, dist: Path = ROOT / "dist") -> Path:
             check=True,
         )
         (wheel,) = Path(work, "dist").glob("*.whl")
-        with zipfile.ZipFile(wheel, "a") as carried:  # where a checkout has it
+        with zipfile.ZipFile(wheel, "a") as carried:  # as in a checkout
             carried.write(ROOT / "notebooks" / "inside.py", "notebooks/inside.py")
         text = base64.encodebytes(wheel.read_bytes()).decode().strip()
     notebook = nbformat.read(source, as_version=4)
