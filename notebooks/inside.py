@@ -14,6 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from plots import calibration
 from torch import Tensor
 
 from mnist_lib import evaluation, get_recipe
@@ -23,7 +24,6 @@ from mnist_lib.base.errors import check
 from mnist_lib.curves import COLORS, axes
 from mnist_lib.figures.layers import hook_leaves
 from mnist_lib.figures.pictures import frame, plot_captioned, tiles
-from mnist_lib.figures.plots import calibration
 
 # The kinds that `distort` applies, and the unit of their amounts.
 DISTORTIONS = {

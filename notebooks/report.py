@@ -8,12 +8,12 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
+import plots
 from matplotlib.axes import Axes
 
 from mnist_lib import RECIPES, History, load_study, logged_runs, recorded_studies
 from mnist_lib.base.tables import Table, mean_and_error, mean_and_sd, standard_error
 from mnist_lib.curves import DOTTED, GREY, THIS, axes
-from mnist_lib.figures import plots
 from mnist_lib.grade import records
 from mnist_lib.history import TARGET
 

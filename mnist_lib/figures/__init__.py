@@ -1,1 +1,1 @@
-"""Plots of seeds, pictures of digits, and the layer table."""
+"""Pictures of digits, and the layer table."""

@@ -195,20 +195,19 @@ def set_up(path, names, *cases, repository=""):
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("path", [NOTEBOOK, INSIDE], ids=lambda path: path.stem)
-def test_the_library_is_found_from_any_folder_of_the_checkout(tmp_path, path):
+@pytest.mark.parametrize(
+    ("path", "figures"), [(NOTEBOOK, "plots"), (INSIDE, "inside")], ids=["main", "inside"]
+)
+def test_the_library_is_found_from_any_folder_of_the_checkout(tmp_path, path, figures):
     """In a folder that is not of a checkout, it says what to do."""
     cases = [[folder] for folder in (ROOT, NOTEBOOK.parent, RECORDS, tmp_path)]
-    files = {"mnist_lib": ROOT / "mnist_lib" / "__init__.py"}
-    if path == INSIDE:
-        files["inside"] = NOTEBOOK.with_name("inside.py")
-        (tmp_path / "old" / "mnist_lib").mkdir(parents=True)  # installed, and without inside.py
-        (tmp_path / "old" / "mnist_lib" / "__init__.py").touch()
-        cases[:0] = [[ROOT, tmp_path / "old"], [tmp_path, ROOT]]
-    result = set_up(path, [*files], *cases)
-    there = " ".join(map(str, files.values()))
+    (tmp_path / "old" / "mnist_lib").mkdir(parents=True)  # installed, and without the figures
+    (tmp_path / "old" / "mnist_lib" / "__init__.py").touch()
+    cases[:0] = [[ROOT, tmp_path / "old"], [tmp_path, ROOT]]
+    result = set_up(path, ["mnist_lib", figures], *cases)
+    there = f"{ROOT / 'mnist_lib' / '__init__.py'} {NOTEBOOK.with_name(f'{figures}.py')}"
     assert result.stdout.splitlines() == (len(cases) - 1) * [there], result.stderr
-    said = f"ModuleNotFoundError: No module named {[*files][-1]!r}: start this notebook"
+    said = f"ModuleNotFoundError: No module named {figures!r}: start this notebook"
     assert result.stderr.splitlines()[-1].startswith(said)
 
 
@@ -217,7 +216,8 @@ def test_in_colab_the_inside_notebook_clones_the_repository(tmp_path):
     empty.mkdir()
     shutil.copytree(ROOT / "mnist_lib", repository / "mnist_lib")
     (repository / "notebooks").mkdir()
-    shutil.copy(NOTEBOOK.with_name("inside.py"), repository / "notebooks")
+    for name in ("plots.py", "inside.py"):
+        shutil.copy(NOTEBOOK.with_name(name), repository / "notebooks")
     for words in ("init --quiet", "add .", "-c user.name=x -c user.email=x commit --quiet -m x"):
         subprocess.run(["git", *words.split()], cwd=repository, check=True)
     result = set_up(INSIDE, ["mnist_lib", "inside"], [empty], repository=repository)

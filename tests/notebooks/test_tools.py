@@ -167,7 +167,7 @@ def test_single_file_runs_in_an_empty_folder(tmp_path, source, last, parameters,
     empty, site = tmp_path / "empty", tmp_path / "site"
     empty.mkdir()
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "inside.py").write_text("of a checkout above, not this file's own")
+    (tmp_path / "notebooks" / "plots.py").write_text("of a checkout above, not this file's own")
     (site / "google" / "colab").mkdir(parents=True)
     (site / "google" / "colab" / "__init__.py").write_text("")
     # Loaded by the kernel's interpreter at its start, before the editable install can be used.

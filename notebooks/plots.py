@@ -6,9 +6,9 @@ import statistics
 import torch
 from matplotlib.axes import Axes
 
-from ..base.arrays import as_labels
-from ..curves import COLORS, DOTTED, GREY, THIS, axes, over_epochs
-from ..history import TARGET, History
+from mnist_lib.base.arrays import as_labels
+from mnist_lib.curves import COLORS, DOTTED, GREY, THIS, axes, over_epochs
+from mnist_lib.history import TARGET, History
 
 Studies = dict[str, list[History]]  # each study's runs, by its name
 

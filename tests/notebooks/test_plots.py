@@ -1,12 +1,12 @@
 """Plots of runs and seeds: what is drawn, read back from the axes."""
 
 import matplotlib.pyplot as plt
+import plots
 import pytest
 import report
 import torch
 
 from mnist_lib import curves, logged_runs
-from mnist_lib.figures import plots
 from tests.test_history import make
 
 HISTORY = make(9900, 9950, 9940)
