@@ -9,7 +9,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV = index="$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2> /dev/null)}"; \
   export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}" UV_SYSTEM_CERTS=true UV_HTTP_RETRIES=1; \
   $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python
-# The scripts import notebooks/report.py.
+# The scripts import report.py and inside.py from notebooks.
 SCRIPT = PYTHONPATH="$(CURDIR)/notebooks" "$(CURDIR)/$(BIN)/python" "$(CURDIR)/notebooks/scripts"
 # More for papermill, as in: make run ARGS="-f parameters.yaml"
 ARGS ?=

@@ -1,7 +1,7 @@
 """99.44% on MNIST with 13,322 parameters: the net, the training loop and the verdict.
 
 To read the library, begin with recipe, net, augment, training and log. Modules that need matplotlib
-are not imported here, so `import mnist_lib` stays quick: `from mnist_lib.figures import plots`.
+are not imported here, so `import mnist_lib` stays quick: `from mnist_lib.figures import pictures`.
 """
 
 # ruff: noqa: F401, I001 (names handed on, in their own order)

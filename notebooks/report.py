@@ -7,6 +7,7 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
+import plots
 from matplotlib.axes import Axes
 
 from mnist_lib import RECIPES, History, get_recipe, load_study, logged_runs, recorded_studies
@@ -18,7 +19,6 @@ from mnist_lib.base.tables import (
     standard_error,
 )
 from mnist_lib.curves import COLORS, GOAL, GREY, THIS, axes
-from mnist_lib.figures import plots
 from mnist_lib.grade import records
 from mnist_lib.history import TARGET
 

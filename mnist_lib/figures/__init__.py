@@ -1,1 +1,1 @@
-"""Plots of seeds, pictures of digits, the layer table, and measurements of a trained net."""
+"""Pictures of digits, and the layer table."""

@@ -1,9 +1,8 @@
-"""Pictures of digits: grids, augmentation, what a net sees and what it gets wrong.
+"""Pictures of digits: grids, augmentation, receptive fields and what a net gets wrong.
 
 Each draws on `ax`, or on a new figure, and returns the axes; `of` names the images in the title.
 """
 
-from collections import Counter
 from collections.abc import Container
 
 import torch
@@ -27,7 +26,7 @@ def plot_digits(
     images: Tensor, labels: Tensor, of: str = "MNIST", columns: int = 12, ax: Axes | None = None
 ) -> Axes:
     """A grid of uint8 images (N, 28, 28), each with its label in the corner."""
-    ax = _tiles(images, columns, ax, f"Digits of {of}")
+    ax = tiles(images, columns, ax, f"Digits of {of}")
     for place, label in enumerate(labels.tolist()):
         left, top = _corner(place, columns)
         ax.text(left + 1, top + 6, label, color=LABEL, fontsize=8)
@@ -36,7 +35,7 @@ def plot_digits(
 
 def plot_inputs(inputs: Tensor, title: str, columns: int = 12, ax: Axes | None = None) -> Axes:
     """A grid of net inputs, as `normalize` returns them: (N, 1, height, width)."""
-    return _tiles(denormalize(inputs), columns, ax, title)
+    return tiles(denormalize(inputs), columns, ax, title)
 
 
 def plot_hard(images: Tensor, labels: Tensor, losses: Tensor, ax: Axes | None = None) -> Axes:
@@ -58,7 +57,7 @@ def plot_augmented(images: Tensor, recipe: Recipe, seed: int = 0, ax: Axes | Non
     margin = (28 - recipe.crop) / 2  # around the square: the part that the recipe's net sees
     for place in range(len(digits)):
         left, top = _corner(place, 12)
-        _frame(ax, left + margin, top + margin, recipe.crop, linestyle=":", linewidth=1)
+        frame(ax, left + margin, top + margin, recipe.crop, linestyle=":", linewidth=1)
     moved = f"shifted {recipe.shift:g} px, resized {recipe.scale:.0%}"
     seen = f"then as {recipe.name} sees it: turned up to {recipe.rotation:g}°, {moved}"
     ax.set_title(f"each digit as it is, {seen}", fontsize=10)
@@ -67,11 +66,11 @@ def plot_augmented(images: Tensor, recipe: Recipe, seed: int = 0, ax: Axes | Non
 
 def plot_receptive_fields(layers: LayerTable, image: Tensor, ax: Axes | None = None) -> Axes:
     """The layers' receptive fields, as nested squares in the middle of an image (28, 28)."""
-    ax = _tiles(image[None], 1, ax or axes(4.5), "What one output of each layer sees")
+    ax = tiles(image[None], 1, ax or axes(4.5), "What one output of each layer sees")
     names = {layer.receptive_field: layer.name for layer in reversed(layers)}  # the first wins
     for number, (side, name) in enumerate(sorted(names.items())):
         color = COLORS[number % len(COLORS)]
-        _frame(ax, 14 - side / 2, 14 - side / 2, side, edgecolor=color)
+        frame(ax, 14 - side / 2, 14 - side / 2, side, edgecolor=color)
         ax.text(31, 3 * number - 1, f"{name}: {side} x {side}", color=color, va="center")
     ax.set(xlim=(-3.5, 45), ylim=(30.5, -3.5))
     return ax
@@ -127,84 +126,13 @@ def plot_captioned(
     ax: Axes | None = None,
 ) -> Axes:
     """Images (N, 28, 28), each below its caption; the `framed` positions (from 0) get a frame."""
-    ax = _tiles(F.pad(images.cpu(), (0, 0, 9, 0)), columns, ax, "")  # 9 pixels for the caption
+    ax = tiles(F.pad(images.cpu(), (0, 0, 9, 0)), columns, ax, "")  # 9 pixels for the caption
     for place, caption in enumerate(captions):
         left, top = _corner(place, columns, height=37)
         ax.text(left + 14, top + 5, caption, color=WRONG, **CENTRED)
         if place in framed:
-            _frame(ax, left, top + 9, 28)
+            frame(ax, left, top + 9, 28)
     return ax
-
-
-def plot_shared(
-    images: Tensor,
-    labels: Tensor,
-    mistakes: dict[int, dict[int, int]],
-    marked: Container[int] = (),
-    ax: Axes | None = None,
-) -> Axes:
-    """The images (N, 28, 28) that every seed gets wrong, as `true→answers`, most frequent first.
-
-    `mistakes` maps seed and index to the answer, as in `recorded_mistakes`; frames `marked` ones.
-    """
-    shared = sorted(set.intersection(*map(set, mistakes.values())))
-    captions = []
-    for index in shared:
-        answers = Counter(wrong[index] for wrong in mistakes.values()).most_common()
-        captions.append(f"{labels[index]}→{', '.join(str(answer) for answer, _ in answers)}")
-    framed = [place for place, index in enumerate(shared) if index in marked]
-    ax = plot_captioned(images[shared], captions, min(12, max(1, len(shared))), framed, ax)
-    ax.set_title(f"missed by all of {len(mistakes)} seeds: true→answers")
-    return ax
-
-
-def plot_filters(weights: Tensor, columns: int = 8, ax: Axes | None = None) -> Axes:
-    """A layer's filters (N, height, width): orange is positive, purple negative, white zero."""
-    spaced = F.pad(weights.detach(), (0, 1, 0, 1), value=torch.nan)
-    most = weights.abs().max().item()
-    style = {"cmap": "PuOr_r", "vmin": -most, "vmax": most}
-    return _tiles(spaced, columns, ax or axes(1.6), "", torch.nan, **style)
-
-
-def plot_feature_maps(maps: dict[str, Tensor], ax: Axes | None = None) -> Axes:
-    """A row per layer: the first 16 channels of its map (C, H, W), each scaled to its maximum.
-
-    Darker is stronger. All are drawn the same size, whatever their resolution.
-    """
-    ax = ax or axes(0.3 + 0.52 * len(maps))
-    style = {"cmap": "gray_r", "vmin": 0, "interpolation": "nearest"}
-    for row, (name, layer) in enumerate(maps.items()):
-        for column, values in enumerate(layer[:16].clamp(min=0)):
-            corners = (column, column + 0.92, row + 0.92, row)
-            ax.imshow(values.numpy(), extent=corners, vmax=max(values.max().item(), 1e-9), **style)
-        size = " x ".join(map(str, layer.shape))
-        ax.text(16.1, row + 0.46, f"{name}: {size}", va="center", fontsize=9)
-    ax.set(xlim=(0, 20), ylim=(len(maps), 0), aspect="equal")
-    ax.set_axis_off()
-    return ax
-
-
-def plot_fields(fields: dict[str, Tensor], sides: dict[str, int], ax: Axes | None = None) -> Axes:
-    """Each layer's `effective_receptive_field`; the square is the theoretical one, `sides` wide."""
-    ax = ax or axes(2.4)
-    for place, (name, field) in enumerate(fields.items()):
-        ax.imshow(field.numpy(), cmap="Blues", extent=(30 * place, 30 * place + 28, 28, 0))
-        side = min(sides[name], 28)
-        top, left = torch.nonzero(field).amin(dim=0).clamp(max=28 - side).tolist()
-        _frame(ax, 30 * place + left + 0.5, top + 0.5, side)
-        share = field.flatten().sort(descending=True).values.cumsum(dim=0)
-        most = 1 + (share < 0.9).sum().item()
-        text = f"{name}: {sides[name]} x {sides[name]}\n90% in {most} pixels"
-        ax.text(30 * place + 14, -1, text, ha="center", va="bottom", fontsize=8)
-    ax.set(xlim=(-0.5, 30 * len(fields) - 1.5), ylim=(28.5, -9))
-    ax.set_axis_off()
-    return ax
-
-
-def plot_saliency(images: Tensor, slopes: Tensor, ax: Axes | None = None) -> Axes:
-    """Images (N, 28, 28) and, below each, its `saliency` (N, 28, 28)."""
-    pairs = torch.cat([images.cpu(), (255 * slopes).byte()])
-    return _tiles(pairs, len(images), ax, "digits, and below each the pixels that move the answer")
 
 
 def _corner(place: int, columns: int, height: int = 28) -> tuple[int, int]:
@@ -213,12 +141,13 @@ def _corner(place: int, columns: int, height: int = 28) -> tuple[int, int]:
     return 28 * column, height * row
 
 
-def _frame(ax: Axes, left: float, top: float, side: float, **style) -> None:
+def frame(ax: Axes, left: float, top: float, side: float, **style) -> None:
+    """Draw a square frame around the `side` pixels from `left` and `top`."""
     style = {"edgecolor": COLORS[0], "linewidth": 1.5} | style
     ax.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, **style))
 
 
-def _tiles(
+def tiles(
     images: Tensor, columns: int, ax: Axes | None, title: str, empty: float = 0, **style
 ) -> Axes:
     """Draw images (N, height, width) as a grid of `columns`, without axes, padded with `empty`."""

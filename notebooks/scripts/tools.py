@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import click
@@ -33,7 +34,7 @@ REPORTS = [*(ROOT / "notebooks" / name for name in ("seeds.ipynb", "search.ipynb
 SETUP = "setup"  # id of the notebook's first code cell
 
 CARRIED = '''\
-# This file carries the project's library inside, as a wheel; it needs no repository.
+# This file carries the project's library and figures, in a wheel; it needs no repository.
 import base64
 import io
 import sys
@@ -147,7 +148,7 @@ def make_variables() -> list[str]:
 
 
 def colab(source: Path = NOTEBOOK, dist: Path = ROOT / "dist") -> Path:
-    """Write a notebook, without outputs, with the library inside its first code cell."""
+    """Write a notebook, without outputs, with library and figures in its first code cell."""
     with tempfile.TemporaryDirectory() as work:
         # From a copy: building leaves folders of its own beside the sources.
         for name in ("pyproject.toml", "requirements.txt", "README.md"):
@@ -161,6 +162,9 @@ def colab(source: Path = NOTEBOOK, dist: Path = ROOT / "dist") -> Path:
             check=True,
         )
         (wheel,) = Path(work, "dist").glob("*.whl")
+        with zipfile.ZipFile(wheel, "a") as carried:  # as in a checkout
+            for name in ("plots.py", "inside.py"):
+                carried.write(ROOT / "notebooks" / name, f"notebooks/{name}")
         text = base64.encodebytes(wheel.read_bytes()).decode().strip()
     notebook = nbformat.read(source, as_version=4)
     cell = _cell(notebook, SETUP)

@@ -11,6 +11,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import inside
 import torch
 from report import RECORDS, ROOT
 
@@ -25,7 +26,6 @@ from mnist_lib import (
     save_run,
 )
 from mnist_lib.base.files import HISTORY, WEIGHTS, write_file
-from mnist_lib.figures import pictures
 from mnist_lib.grade import records
 from mnist_lib.runs.folder import PRETRAINED
 from mnist_lib.study.jobs import job_of
@@ -74,7 +74,7 @@ def main() -> None:
     write_file(MISTAKES, lambda path: path.write_text(lines, encoding="utf-8"))
     doubted = {error["index"] for error in records.label_errors()}
     missed = records.recorded_mistakes()["steady"]
-    drawn = pictures.plot_shared(data.test_images, data.test_labels, missed, doubted)
+    drawn = inside.plot_shared(data.test_images, data.test_labels, missed, doubted)
     drawn.get_figure().savefig(PICTURE, dpi=110)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -170,27 +171,59 @@ def test_the_form_offers_every_recipe(notebook):
     assert re.findall(r"\w+", form) == list(mnist_lib.RECIPES)
 
 
-def test_the_library_is_found_from_any_folder_of_the_checkout(tmp_path, notebook):
-    """With no library installed; in a folder that is not of a checkout, it says what to do."""
-    (setup,) = (cell.source for cell in notebook.cells if cell.id == "setup")
-    folders = [str(folder) for folder in (ROOT, NOTEBOOK.parent, RECORDS, tmp_path)]
+def set_up(path, names, *cases, repository=""):
+    """Run a notebook's setup in Colab, with no library installed, and print the modules' files.
+
+    Each case is a folder to run it in, and then those to import from.
+    """
+    cells = nbformat.read(path, as_version=4).cells
+    setup = next(cell.source for cell in cells if cell.id == "setup")
+    setup = setup.replace('repository = ""', f"repository = {str(repository)!r}")
     code = (
         "import os, sys\n"
+        "sys.modules['google.colab'] = sys\n"
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
-        f"sys.path[:] = [p for p in sys.path if p not in ('', {str(ROOT)!r})]\n"
-        f"for folder in {folders}:\n"
+        f"path = [p for p in sys.path if p not in ('', {str(ROOT)!r})]\n"
+        f"for folder, *sites in {[[str(place) for place in case] for case in cases]}:\n"
         "    os.chdir(folder)\n"
+        "    sys.path[:] = [*path, *sites]\n"
         f"    exec({setup!r}, {{}})\n"
-        "    print(sys.modules.pop('mnist_lib').__file__)\n"
-        "    del sys.path[0]\n"
+        f"    print(*(sys.modules.pop(name).__file__ for name in {names}))\n"
     )
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    words = [sys.executable, "-c", code]
-    result = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
-    there = str(ROOT / "mnist_lib" / "__init__.py")
-    assert result.stdout.splitlines() == 3 * [there], result.stderr
-    said = "ModuleNotFoundError: No module named 'mnist_lib': start this notebook"
+    env["TMPDIR"] = str(cases[-1][0])
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "figures"), [(NOTEBOOK, "plots"), (INSIDE, "inside")], ids=["main", "inside"]
+)
+def test_the_library_is_found_from_any_folder_of_the_checkout(tmp_path, path, figures):
+    """In a folder that is not of a checkout, it says what to do."""
+    cases = [[folder] for folder in (ROOT, NOTEBOOK.parent, RECORDS, tmp_path)]
+    (tmp_path / "old" / "mnist_lib").mkdir(parents=True)  # installed, and without the figures
+    (tmp_path / "old" / "mnist_lib" / "__init__.py").touch()
+    cases[:0] = [[ROOT, tmp_path / "old"], [tmp_path, ROOT]]
+    result = set_up(path, ["mnist_lib", figures], *cases)
+    there = f"{ROOT / 'mnist_lib' / '__init__.py'} {NOTEBOOK.with_name(f'{figures}.py')}"
+    assert result.stdout.splitlines() == (len(cases) - 1) * [there], result.stderr
+    said = f"ModuleNotFoundError: No module named {figures!r}: start this notebook"
     assert result.stderr.splitlines()[-1].startswith(said)
+
+
+def test_in_colab_the_inside_notebook_clones_the_repository(tmp_path):
+    repository, empty = tmp_path / "repository", tmp_path / "empty"
+    empty.mkdir()
+    shutil.copytree(ROOT / "mnist_lib", repository / "mnist_lib")
+    (repository / "notebooks").mkdir()
+    for name in ("plots.py", "inside.py"):
+        shutil.copy(NOTEBOOK.with_name(name), repository / "notebooks")
+    for words in ("init --quiet", "add .", "-c user.name=x -c user.email=x commit --quiet -m x"):
+        subprocess.run(["git", *words.split()], cwd=repository, check=True)
+    result = set_up(INSIDE, ["mnist_lib", "inside"], [empty], repository=repository)
+    (clone,) = empty.iterdir()
+    there = [str(clone / "mnist_lib" / "__init__.py"), str(clone / "notebooks" / "inside.py")]
+    assert result.stdout.split() == there, result.stderr
 
 
 def test_committed_notebook_is_whole(notebook):

@@ -148,14 +148,26 @@ def test_record_takes_no_old_run(tmp_path, monkeypatch):
     assert not (checkout / "records").exists()
 
 
-def test_single_file_runs_in_an_empty_folder(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "last", "parameters", "said", "made"),
+    [
+        (NOTEBOOK, "files", QUICK, "Verdict on the SAMPLE", {"out.ipynb", "runs"}),
+        (tools.INSIDE, "fields", {"data_source": "sample"}, "SAMPLE of MNIST", {"out.ipynb"}),
+    ],
+    ids=["main", "inside"],
+)
+def test_single_file_runs_in_an_empty_folder(tmp_path, source, last, parameters, said, made):
     """As in Colab: no repository, no mnist_lib to import, a google.colab to be found."""
-    single = tools.colab(dist=tmp_path / "dist")
+    single = tools.colab(source, tmp_path / "dist")
     notebook = nbformat.read(single, as_version=4)
+    del notebook.cells[[cell.id for cell in notebook.cells].index(last) + 1 :]
+    nbformat.write(notebook, single)
     assert not any(cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     assert notebook.metadata.accelerator == "GPU"
     empty, site = tmp_path / "empty", tmp_path / "site"
     empty.mkdir()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "plots.py").write_text("of a checkout above, not this file's own")
     (site / "google" / "colab").mkdir(parents=True)
     (site / "google" / "colab" / "__init__.py").write_text("")
     # Loaded by the kernel's interpreter at its start, before the editable install can be used.
@@ -172,9 +184,9 @@ def test_single_file_runs_in_an_empty_folder(tmp_path):
     blind = subprocess.run([sys.executable, "-c", "import mnist_lib"], **there)
     assert blind.returncode != 0, "the stand-in hides the library"
     words = [sys.executable, "-m", "papermill", str(single), "out.ipynb", "--no-progress-bar"]
-    words += ["-y", str(QUICK)]
+    words += ["-y", str(parameters)]
     result = subprocess.run(words, **there, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     executed = nbformat.read(empty / "out.ipynb", as_version=4)
-    assert "Verdict on the SAMPLE" in stdout(executed)
-    assert (empty / "runs").is_dir()
+    assert said in stdout(executed)
+    assert {path.name for path in empty.iterdir()} == made

@@ -1,17 +1,15 @@
-"""Plots of seeds, ideas and measurements: each draws on `ax`, or a new figure, and returns it."""
+"""Plots of seeds, folds and calibration: each draws on `ax`, or a new figure, and returns it."""
 
 import itertools
 import statistics
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from ..base.tables import standard_error
-from ..curves import COLORS, DOTTED, GOAL, GREY, THIS, axes
-from ..history import TARGET, History
-from .measures import calibration
+from mnist_lib.base.arrays import as_labels
+from mnist_lib.base.tables import standard_error
+from mnist_lib.curves import COLORS, DOTTED, GOAL, GREY, THIS, axes
+from mnist_lib.history import TARGET, History
 
 Studies = dict[str, list[History]]  # each study's runs, by its name
 LINES = ("-", "--", "-.", ":")
@@ -132,6 +130,20 @@ def plot_bridge(
     return ax
 
 
+def calibration(
+    labels: torch.Tensor, log_probabilities: torch.Tensor
+) -> list[tuple[float, float, int]]:
+    """Mean confidence (%), accuracy (%) and number of images in each non-empty tenth of confidence.
+
+    Takes labels (N,) and log-probabilities (N, 10).
+    """
+    confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
+    right = (predictions == as_labels(labels, len(predictions)).cpu()).float()
+    tenths = (10 * confidence).long().clamp(max=9)
+    bins = [(confidence[tenths == at], right[tenths == at]) for at in tenths.unique()]
+    return [(100 * sure.mean().item(), 100 * hit.mean().item(), len(hit)) for sure, hit in bins]
+
+
 def plot_calibration(
     labels: torch.Tensor, log_probabilities: dict[str, torch.Tensor], ax: Axes | None = None
 ) -> Axes:
@@ -148,17 +160,3 @@ def plot_calibration(
     ax.set(xlabel="confidence (%)", ylabel="right (%)")
     ax.legend(loc="lower right", fontsize=9)
     return ax
-
-
-def plot_robustness(
-    kinds: dict[str, dict[str, list[float]]], amounts: dict[str, list[float]], units: dict[str, str]
-) -> Figure:
-    """Test accuracy (%) by amount of distortion: a panel per kind, a line per net."""
-    figure, panels = plt.subplots(2, 2, figsize=(8, 6), layout="constrained", sharey=True)
-    for ax, (kind, lines) in zip(panels.flat, kinds.items(), strict=True):
-        for (name, accuracy), color in zip(lines.items(), itertools.cycle(COLORS)):
-            ax.plot(amounts[kind], accuracy, ".-", color=color, label=name)
-        ax.set(xlabel=f"{kind}: {units[kind]}", ylabel="test accuracy (%)")
-        ax.grid(alpha=0.3)
-    panels.flat[0].legend(loc="lower center", fontsize=9)
-    return figure

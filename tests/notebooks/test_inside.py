@@ -1,12 +1,12 @@
 """What is shown of a net, compared with what can be known about it."""
 
+import inside
 import pytest
 import torch
 import torch.nn as nn
 
 from mnist_lib import FastNet, Net, ParameterError, get_recipe, layer_table, normalize, pretrained
 from mnist_lib.augment import Rescaled, Views
-from mnist_lib.figures import measures
 from mnist_lib.net import set_seed
 
 
@@ -17,23 +17,23 @@ def net():
 
 def test_feature_maps_have_the_layers_shapes_inside_views_too(net, sample):
     views, images = Views(net, get_recipe("views")), sample.test_images[:2]
-    maps, seen = (measures.feature_maps(n, images[0]) for n in (net, views))
+    maps, seen = (inside.feature_maps(n, images[0]) for n in (net, views))
     shapes = {layer.name: layer.output_shape for layer in layer_table(net)}
     assert {name: tuple(layer.shape) for name, layer in maps.items()} == shapes
     assert all(torch.equal(seen[name], layer) for name, layer in maps.items())
-    fields = (measures.effective_receptive_field(n, "conv2", images) for n in (views, net))
+    fields = (inside.effective_receptive_field(n, "conv2", images) for n in (views, net))
     assert torch.equal(*fields)
     with pytest.raises(ParameterError, match="one of conv1"):
-        measures.effective_receptive_field(views, "conv9", images)
+        inside.effective_receptive_field(views, "conv9", images)
 
 
 def test_a_net_of_another_scale_sees_its_own(sample):
     net, images = Net().eval(), sample.test_images[:2]
     expected = net.conv1(normalize(images, 0.5, 0.25))[0]
     rescaled = Rescaled(net, 0.5, 0.25)
-    assert torch.equal(measures.feature_maps(rescaled, images[0])["conv1"], expected)
-    field = measures.effective_receptive_field(rescaled, "conv7", images)
-    assert not torch.equal(field, measures.effective_receptive_field(net, "conv7", images))
+    assert torch.equal(inside.feature_maps(rescaled, images[0])["conv1"], expected)
+    field = inside.effective_receptive_field(rescaled, "conv7", images)
+    assert not torch.equal(field, inside.effective_receptive_field(net, "conv7", images))
 
 
 @pytest.mark.parametrize("make", [Net, lambda: FastNet(24)])
@@ -43,7 +43,7 @@ def test_what_moves_an_output_is_its_receptive_field(make):
     for layer in layer_table(net):
         if layer.kind != "Conv2d":
             continue
-        field = measures.effective_receptive_field(net, layer.name, images)
+        field = inside.effective_receptive_field(net, layer.name, images)
         assert field.sum() == pytest.approx(1, abs=1e-4)
         used = torch.nonzero(field)
         sides = (used.amax(dim=0) - used.amin(dim=0) + 1).tolist()
@@ -60,33 +60,29 @@ def test_saliency_is_the_gradient(sample):
     best = output.argmax()
     slope = net[1].weight[best] - (output.exp() @ net[1].weight)[0]  # as the net is linear
     expected = (slope.abs() / slope.abs().max()).detach().view(28, 28)
-    assert torch.allclose(measures.saliency(net, image)[0], expected, atol=1e-5)
+    assert torch.allclose(inside.saliency(net, image)[0], expected, atol=1e-5)
 
 
 def test_distortions_do_what_they_say(sample):
     image = torch.zeros(1, 28, 28, dtype=torch.uint8)
     image[0, 4:8, 13:15] = 255  # a mark at the top
-    assert measures.distort(image, "shift", 3).nonzero()[:, 2].float().mean() == 16.5
-    assert measures.distort(image, "shift", -3).nonzero()[:, 2].float().mean() == 10.5
-    assert measures.distort(image, "rotation", 90).nonzero()[:, 2].float().mean() > 20  # clockwise
-    assert measures.distort(image, "rotation", -90).nonzero()[:, 2].float().mean() < 8
-    far = [
-        measures.distort(image, "scale", by).nonzero()[:, 1].float().mean() for by in (-0.5, 0.5)
-    ]
+    assert inside.distort(image, "shift", 3).nonzero()[:, 2].float().mean() == 16.5
+    assert inside.distort(image, "shift", -3).nonzero()[:, 2].float().mean() == 10.5
+    assert inside.distort(image, "rotation", 90).nonzero()[:, 2].float().mean() > 20  # clockwise
+    assert inside.distort(image, "rotation", -90).nonzero()[:, 2].float().mean() < 8
+    far = [inside.distort(image, "scale", by).nonzero()[:, 1].float().mean() for by in (-0.5, 0.5)]
     assert far[1] < 5 < far[0]  # larger lies farther from the middle
-    noisy = measures.distort(torch.full((50, 28, 28), 128, dtype=torch.uint8), "noise", 0.1)
+    noisy = inside.distort(torch.full((50, 28, 28), 128, dtype=torch.uint8), "noise", 0.1)
     assert noisy.float().std() / 255 == pytest.approx(0.1, rel=0.05)
-    assert all(
-        torch.equal(measures.distort(image, kind, 0), image) for kind in measures.DISTORTIONS
-    )
+    assert all(torch.equal(inside.distort(image, kind, 0), image) for kind in inside.DISTORTIONS)
     with pytest.raises(ParameterError, match="one of rotation"):
-        measures.distort(image, "blur", 1)
+        inside.distort(image, "blur", 1)
 
 
 def test_robustness_falls_with_the_distortion(net, sample):
     digits = sample.test_images[:200], sample.test_labels[:200]
-    upright, turned, head = measures.robustness(net, *digits, "rotation", [0, 45, 180])
-    assert measures.robustness(net, *(part.numpy() for part in digits), "scale", [0]) == [upright]
+    upright, turned, head = inside.robustness(net, *digits, "rotation", [0, 45, 180])
+    assert inside.robustness(net, *(part.numpy() for part in digits), "scale", [0]) == [upright]
     assert upright > 97
     assert upright > turned > head
 
@@ -94,16 +90,16 @@ def test_robustness_falls_with_the_distortion(net, sample):
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     output = torch.tensor([[0.8, *[0.2 / 9] * 9]] * 10 + [[0.6, *[0.4 / 9] * 9]] * 10).log()
     labels = torch.tensor([0] * 6 + [1] * 4 + [0] * 8 + [1] * 2)  # 60% and 80% right
-    assert measures.expected_calibration_error(labels, output) == pytest.approx(20, abs=1e-3)
+    assert inside.expected_calibration_error(labels, output) == pytest.approx(20, abs=1e-3)
     labels = labels.roll(10)  # now it is as often right as it is sure
-    assert measures.expected_calibration_error(labels, output) == pytest.approx(0, abs=1e-3)
+    assert inside.expected_calibration_error(labels, output) == pytest.approx(0, abs=1e-3)
 
 
 def test_hooks_are_gone_and_the_mode_is_as_before(sample):
     net = FastNet().train()
-    measures.feature_maps(net, sample.test_images[0])
-    measures.effective_receptive_field(net, "conv2", sample.test_images[:2])
-    measures.saliency(net, sample.test_images[:2])
+    inside.feature_maps(net, sample.test_images[0])
+    inside.effective_receptive_field(net, "conv2", sample.test_images[:2])
+    inside.saliency(net, sample.test_images[:2])
     assert net.training
     assert not any(module._forward_hooks for module in net.modules())
     assert all(parameter.grad is None for parameter in net.parameters())

@@ -3,12 +3,12 @@
 import dataclasses
 
 import matplotlib.pyplot as plt
+import plots
 import pytest
 import report
 import torch
 
 from mnist_lib import curves, get_recipe, logged_runs
-from mnist_lib.figures import plots
 from tests.test_history import make
 
 HISTORY = make(9900, 9950, 9940)
