@@ -24,7 +24,7 @@ CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(PWD),$(CURDIR))
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(READY)  ## train on MNIST: ten minutes, or half a minute with recipe=fast
+run: $(READY)  ## train on MNIST: minutes, or half a minute with recipe=fast
 	@cd "$(CALLER)" && $(SCRIPT)/tools.py run $(ARGS)
 
 test: $(READY)  ## the tests; neither network nor MNIST needed
