@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from mnist_lib import RECIPES, History, load_study, logged_runs, recorded_studies
-from mnist_lib.base.tables import Table, mean_and_error, mean_and_sd, standard_error
+from mnist_lib.base.tables import Table, mean_and_sd, standard_error
 from mnist_lib.curves import DOTTED, GREY, THIS, axes
 from mnist_lib.figures import plots
 from mnist_lib.grade import records
@@ -68,10 +68,11 @@ def _of_machine(recipe: str) -> list[History]:
 
 def recorded_ideas() -> str:
     """What the library carries of the search: `steady` with one idea less, or another."""
-    predicted = {idea: runs[0]["predicted"] for idea, runs in ideas("ablation").items()}
     lines = ["idea,difference,error,predicted"]
-    for idea, (gain, error) in gains("ablation").items():
-        lines.append(f"{idea},{gain:.4f},{error:.4f},{predicted[idea]}")
+    for idea, runs in list(ideas("ablation").items())[1:]:
+        gain = [run["gain"] for run in runs]
+        mean, error = statistics.fmean(gain), standard_error(gain)
+        lines.append(f"{idea},{mean:.4f},{error:.4f},{runs[0]['predicted']}")
     return "\n".join(lines) + "\n"
 
 
@@ -197,55 +198,25 @@ def files_table() -> str:
     return markdown(Table(rows, left=3))
 
 
+def search_lines() -> list[dict]:
+    """The runs of the search: an idea on a fold each, in the order they were tried."""
+    lines = (RECORDS / "search.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def ideas(search: str) -> dict[str, list[dict]]:
     """A part of the search: for each idea its runs, a fold each, in the order they were tried.
 
     Each run has its `gain`, in points, over the first idea on the same fold, if that was tried.
     """
-    lines = (RECORDS / "search.jsonl").read_text(encoding="utf-8").splitlines()
     found = {}
-    for run in map(json.loads, lines):
+    for run in search_lines():
         if run["search"] == search:
             found.setdefault(run["idea"], []).append(run)
     base = {run["fold"]: run["accuracy"] for run in next(iter(found.values()))}
     for run in (run for runs in found.values() for run in runs):
         run["gain"] = run["accuracy"] - base[run["fold"]] if run["fold"] in base else None
     return found
-
-
-def gains(search: str, folds: int = 4) -> dict[str, tuple[float, float]]:
-    """For each later idea on so many folds at least: its mean gain and the standard error."""
-    values = {idea: [run["gain"] for run in runs] for idea, runs in ideas(search).items()}
-    return {
-        idea: (statistics.fmean(gain), standard_error(gain))
-        for idea, gain in list(values.items())[1:]
-        if len(gain) >= folds and None not in gain
-    }
-
-
-def search_table(search: str) -> str:
-    """What came of the ideas of a part of the search: means over folds."""
-    rows, found = [], ideas(search)
-    several = len({run.get("parameters") for runs in found.values() for run in runs}) > 1
-    for idea, runs in found.items():
-        gain = [run["gain"] for run in runs if run["gain"] is not None]
-        losses = [run["loss"] for run in runs if "loss" in run]
-        predicted = dict.fromkeys(run["predicted"] for run in runs if run["predicted"])
-        sizes = dict.fromkeys(f"{run['parameters']:,}" for run in runs) if several else ()
-        rows.append(
-            {
-                "idea": idea,
-                "predicted": ", ".join(predicted),
-                "folds": str(len(runs)),
-                "parameters": ", ".join(sizes),
-                "passes": f"{runs[0]['passes']:.2f}" if "passes" in runs[0] else "",
-                "accuracy %": f"{statistics.fmean(run['accuracy'] for run in runs):.3f}",
-                "against the first": mean_and_error(gain) if gain and rows else "",
-                "loss": f"{statistics.fmean(losses):.4f}" if losses else "",
-            }
-        )
-    filled = [name for name in rows[0] if any(row[name] for row in rows)]
-    return markdown(Table([{name: row[name] for name in filled} for row in rows], left=2))
 
 
 def machines_table() -> str:

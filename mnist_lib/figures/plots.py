@@ -1,4 +1,4 @@
-"""Plots of seeds, ideas and measurements: each draws on `ax`, or a new figure, and returns it."""
+"""Plots of seeds and measurements: each draws on `ax`, or a new figure, and returns it."""
 
 import itertools
 import statistics
@@ -63,19 +63,6 @@ def plot_band(studies: Studies, this: History | None = None, ax: Axes | None = N
     ax.set(ylim=(98.4, 99.7), xlabel="epoch", ylabel="test accuracy (%)")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(loc="lower right", fontsize=9)
-    return ax
-
-
-def plot_ideas(ideas: dict[str, tuple[float, ...]], ax: Axes | None = None) -> Axes:
-    """A dot per idea: difference (points) ± standard error; a circle for the prediction, if any."""
-    ax = ax or axes()
-    for row, (difference, error, *predicted) in enumerate(ideas.values()):
-        ax.errorbar(difference, row, xerr=error, fmt="o", color=THIS, capsize=3)
-        ax.plot(predicted, [row] * len(predicted), "o", color=GREY, markerfacecolor="none")
-    ax.axvline(0, **DOTTED)
-    ax.set_yticks(range(len(ideas)), list(ideas))
-    ax.invert_yaxis()
-    ax.set_xlabel("difference of accuracy on held-out images (points), ± one standard error")
     return ax
 
 

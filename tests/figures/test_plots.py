@@ -77,18 +77,6 @@ def test_frontier_is_mean_and_sd_over_parameters(ax):
     assert ring.get_xydata().tolist() == [[4006, 99.44]]
 
 
-def test_ideas_lie_in_order_with_their_predictions(ax):
-    plots.plot_ideas({"a": (0.02, 0.01), "b": (-0.03, 0.02, -0.05)}, ax)
-    (points, _, (bars,)), other = ax.containers
-    assert points.get_xydata().tolist() == [[0.02, 0]]
-    assert other[0].get_xydata().tolist() == [[-0.03, 1]]
-    assert bars.get_segments()[0].tolist() == [[pytest.approx(0.01), 0], [pytest.approx(0.03), 0]]
-    circles = [line for line in ax.get_lines() if line.get_color() == plots.GREY]
-    assert [line.get_xydata().tolist() for line in circles] == [[], [[-0.05, 1]]]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
-    assert ax.yaxis_inverted()
-
-
 def test_calibration_by_hand(ax):
     probabilities = torch.full((4, 10), 0.01)
     probabilities[range(4), [3, 4, 5, 6]] = torch.tensor([0.91, 0.93, 0.61, 0.63])
