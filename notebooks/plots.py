@@ -5,6 +5,7 @@ import statistics
 
 import torch
 from matplotlib.axes import Axes
+from scipy.special import stdtrit
 
 from mnist_lib.base.arrays import as_labels
 from mnist_lib.base.tables import standard_error
@@ -115,7 +116,7 @@ def plot_bridge(
         place, color, text = statistics.fmean(after), COLORS[row > middle], name
         if before:
             gains = [b - a for a, b in zip(before, after, strict=True)]
-            gain, margin = statistics.fmean(gains), 2.365 * standard_error(gains)  # t, 7 degrees
+            gain, margin = statistics.fmean(gains), stdtrit(7, 0.975) * standard_error(gains)
             ax.plot([place - gain, place], [row, row], color=color, linewidth=4, alpha=0.35)
             text += f"\n{gain:+.2f} points ({gain - margin:+.2f} to {gain + margin:+.2f})"
         ax.errorbar(place, row, xerr=margin if before else None, fmt="o", color=color, capsize=3)

@@ -9,8 +9,17 @@ from pathlib import Path
 
 import plots
 from matplotlib.axes import Axes
+from scipy.special import stdtrit
 
-from mnist_lib import RECIPES, History, get_recipe, load_study, logged_runs, recorded_studies
+from mnist_lib import (
+    RECIPES,
+    History,
+    Recipe,
+    get_recipe,
+    load_study,
+    logged_runs,
+    recorded_studies,
+)
 from mnist_lib.base.tables import (
     Table,
     count_and_interval,
@@ -78,46 +87,53 @@ def _of_machine(recipe: str) -> list[History]:
     return [run for run in runs if run.record["machine"] in MACHINE]
 
 
-# The steps from `assignment` to `steady`, and `steady` with a part changed, by their names in
-# predictions.csv: the recipe, and what is changed.
-ONE_CYCLE = {"schedule": "one_cycle", "learning_rate": 0.15, "warm_up": 0.3}
-CONSTANT = {"schedule": "constant", "learning_rate": 0.05, "warm_up": 0.0}
-BRIDGE = {
-    "assignment": ("assignment", {}),
-    "assignment, one-cycle rate to 0.15": ("assignment", ONE_CYCLE),
-    "assignment, one-cycle rate to 0.15, augmented as steady": (
-        "assignment",
-        ONE_CYCLE | {"rotation": 6.0, "shift": 0.75, "scale": 0.05},
-    ),
-    "steady, again": ("steady", {}),
-    "steady, averaging 0": ("steady", {"averaging": 0.0}),
-    "steady, constant rate of 0.05": ("steady", CONSTANT),
-    "steady, constant rate of 0.05, averaging 0": ("steady", CONSTANT | {"averaging": 0.0}),
-    "steady, not augmented": ("steady", {"rotation": 0.0, "shift": 0.0, "scale": 0.0}),
-    "steady, without Nesterov": ("steady", {"nesterov": False}),
-    "steady, crop 28": ("steady", {"crop": 28}),
-    "steady, batches of 32, rate to 0.075": ("steady", {"batch_size": 32, "learning_rate": 0.075}),
-    "steady, 3 epochs of all images": ("steady", {"epochs": 3, "hardest": 1.0}),
-    "steady, 7 epochs of all images": ("steady", {"hardest": 1.0}),
+# What predictions.csv says of a recipe, as its fields.
+SETTINGS = {
+    "one-cycle rate to 0.15": {"schedule": "one_cycle", "learning_rate": 0.15, "warm_up": 0.3},
+    "constant rate of 0.05": {"schedule": "constant", "learning_rate": 0.05, "warm_up": 0.0},
+    "augmented as steady": {"rotation": 6.0, "shift": 0.75, "scale": 0.05},
+    "not augmented": {"rotation": 0.0, "shift": 0.0, "scale": 0.0},
+    "averaging 0": {"averaging": 0.0},
+    "without Nesterov": {"nesterov": False},
+    "crop 28": {"crop": 28},
+    "batches of 32": {"batch_size": 32},
+    "rate to 0.075": {"learning_rate": 0.075},
+    "3 epochs of all images": {"epochs": 3, "hardest": 1.0},
+    "7 epochs of all images": {"epochs": 7, "hardest": 1.0},
+    "again": {},
 }
+# From `assignment` to `steady`; then, in predictions.csv, come changes to `steady`.
+BRIDGE = (
+    "assignment",
+    "assignment, one-cycle rate to 0.15",
+    "assignment, one-cycle rate to 0.15, augmented as steady",
+    "steady, again",
+)
+
+
+def recipe_of(words: str) -> Recipe:
+    """The recipe in the words of predictions.csv, as in "steady, averaging 0"."""
+    name, *settings = words.split(", ")
+    return get_recipe(name, **{k: v for text in settings for k, v in SETTINGS[text].items()})
 
 
 def held_out() -> str:
     """What the library carries of the folds: the bridge, and each recipe on all twelve."""
     bridge, recipes = (load_study(RECORDS / name) for name in ("bridge.jsonl", "folds.jsonl"))
+    changed = [row["recipe"] for row in csv_rows("predictions.csv")]
+    changed = [words for words in changed if words.startswith("steady, ")]
     found = {
-        name: [run for run in bridge if run.recipe == get_recipe(recipe, **changes)]
-        for name, (recipe, changes) in BRIDGE.items()
+        words: [run for run in bridge if run.recipe == recipe_of(words)]
+        for words in (*BRIDGE, *changed)
     }
+    changed.sort(key=lambda words: statistics.fmean(r.final.correct for r in found[words]))
+    found = {words: found[words] for words in (*BRIDGE, *changed)}
     for name in STUDIES[1:]:
         found[name] = [run for run in recipes if run.recipe == RECIPES[name]]
-    parts = list(found)[4:-4]  # of `steady`: sorted by what they cost
-    parts.sort(key=lambda name: sum(r.final.correct for r in found[name] if r.record["seed"] < 8))
     lines = ["recipe,fold,correct"]
-    for name in [*list(found)[:4], *parts, *list(found)[-4:]]:
-        runs = found[name]
+    for words, runs in found.items():
         for run in sorted(runs, key=lambda run: run.record["seed"]):
-            lines.append(f'"{name}",{run.record["seed"]},{run.final.correct}')
+            lines.append(f'"{words}",{run.record["seed"]},{run.final.correct}')
     return "\n".join(lines) + "\n"
 
 
@@ -252,55 +268,25 @@ def files_table() -> str:
     return markdown(Table(rows, left=3))
 
 
+def search_lines() -> list[dict]:
+    """The runs of the search: an idea on a fold each, in the order they were tried."""
+    lines = (RECORDS / "search.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def ideas(search: str) -> dict[str, list[dict]]:
     """A part of the search: for each idea its runs, a fold each, in the order they were tried.
 
     Each run has its `gain`, in points, over the first idea on the same fold, if that was tried.
     """
-    lines = (RECORDS / "search.jsonl").read_text(encoding="utf-8").splitlines()
     found = {}
-    for run in map(json.loads, lines):
+    for run in search_lines():
         if run["search"] == search:
             found.setdefault(run["idea"], []).append(run)
     base = {run["fold"]: run["accuracy"] for run in next(iter(found.values()))}
     for run in (run for runs in found.values() for run in runs):
         run["gain"] = run["accuracy"] - base[run["fold"]] if run["fold"] in base else None
     return found
-
-
-def gains(search: str, folds: int = 4) -> dict[str, tuple[float, float]]:
-    """For each later idea on so many folds at least: its mean gain and the standard error."""
-    values = {idea: [run["gain"] for run in runs] for idea, runs in ideas(search).items()}
-    return {
-        idea: (statistics.fmean(gain), standard_error(gain))
-        for idea, gain in list(values.items())[1:]
-        if len(gain) >= folds and None not in gain
-    }
-
-
-def search_table(search: str) -> str:
-    """What came of the ideas of a part of the search: means over folds."""
-    rows, found = [], ideas(search)
-    several = len({run.get("parameters") for runs in found.values() for run in runs}) > 1
-    for idea, runs in found.items():
-        gain = [run["gain"] for run in runs if run["gain"] is not None]
-        losses = [run["loss"] for run in runs if "loss" in run]
-        predicted = dict.fromkeys(run["predicted"] for run in runs if run["predicted"])
-        sizes = dict.fromkeys(f"{run['parameters']:,}" for run in runs) if several else ()
-        rows.append(
-            {
-                "idea": idea,
-                "predicted": ", ".join(predicted),
-                "folds": str(len(runs)),
-                "parameters": ", ".join(sizes),
-                "passes": f"{runs[0]['passes']:.2f}" if "passes" in runs[0] else "",
-                "accuracy %": f"{statistics.fmean(run['accuracy'] for run in runs):.3f}",
-                "against the first": mean_and_error(gain) if gain and rows else "",
-                "loss": f"{statistics.fmean(losses):.4f}" if losses else "",
-            }
-        )
-    filled = [name for name in rows[0] if any(row[name] for row in rows)]
-    return markdown(Table([{name: row[name] for name in filled} for row in rows], left=2))
 
 
 def machines_table() -> str:
@@ -388,7 +374,7 @@ def plot_frontier(
         place = runs[0].record["parameters"] * {"views": 1.04, "tiny": 1.02}.get(
             runs[0].recipe.name, 0.98
         )
-        margin = 2.262 * standard_error(last) if len(last) == 10 else None  # t, 9 degrees
+        margin = stdtrit(len(last) - 1, 0.975) * standard_error(last)
         style = {"color": COLORS[several], "fmt": "os"[several], "capsize": 4}
         ax.errorbar(place, statistics.fmean(last), yerr=margin, **style)
         best = statistics.fmean(run.best.accuracy for run in runs)

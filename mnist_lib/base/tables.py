@@ -1,7 +1,6 @@
 """Tables for a terminal, a notebook and a README; means with their spread."""
 
 import html
-import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,16 +60,8 @@ def count_and_interval(count: int, total: int) -> str:
 
     Clopper and Pearson, "The Use of Confidence or Fiducial Limits", 1934.
     """
-    low, high = _least_share(count, total), 1 - _least_share(total - count, total)
+    from scipy.special import betaincinv  # takes long to import
+
+    low = betaincinv(count, total - count + 1, 0.025) if count else 0.0
+    high = betaincinv(count + 1, total - count, 0.975) if count < total else 1.0
     return f"{count} of {total} ({100 * low:.0f} to {high:.0%})"
-
-
-def _least_share(count: int, total: int) -> float:
-    """The least share at which 2.5% of samples have this count or more."""
-    terms = [(math.comb(total, n), n, total - n) for n in range(count, total + 1)]
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        share = (low + high) / 2
-        rare = sum(ways * share**n * (1 - share) ** m for ways, n, m in terms) < 0.025
-        low, high = (share, high) if rare else (low, share)
-    return low
