@@ -5,6 +5,7 @@ import random
 import statistics
 from collections.abc import Sequence
 
+from ..base.errors import check
 from ..base.tables import Table, mean_and_error
 from ..history import TARGET, History, check_histories
 from .records import held_out
@@ -25,8 +26,11 @@ def luck_table(studies: dict[str, list[History]]) -> Table:
     rows = []
     for name, runs in studies.items():
         check_histories(f"studies[{name!r}]", runs)
-        recipe = runs[0].record["recipe"]["name"]
-        last = PLATEAU.get(recipe, -(-len(runs[0]) // 3))
+        alike = len(runs) > 1 < len(runs[0]) and len({(r.recipe, len(r)) for r in runs}) == 1
+        many = f"{len(runs)} of {len(runs[0])} epochs"
+        check(f"studies[{name!r}]", many, alike, "two seeds of one recipe, of two epochs, or more")
+        recipe = runs[0].recipe and runs[0].recipe.name
+        last = PLATEAU.get(recipe, max(2, -(-len(runs[0]) // 3)))
         level, epochs, seeds, *chances = _luck(runs, last)
         draw = random.Random(0).choices
         drawn = [_luck(draw(runs, k=len(runs)), last)[3:] for _ in range(RESAMPLES)]

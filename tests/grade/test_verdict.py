@@ -214,5 +214,8 @@ def test_what_is_no_history_or_no_runs_is_refused():
         for given in ([], None, logged_run(), ["x"]):
             with pytest.raises(ParameterError, match="must be a list of at least one History"):
                 call(given)
+    for given in ([logged_run()], [make(9950)] * 2, [make(9950, 9940), logged_run()]):
+        with pytest.raises(ParameterError, match="two seeds of one recipe, of two epochs, or more"):
+            luck_table({"a": given})
     with pytest.raises(ParameterError, match="has 13,322 parameters, but the history's had 15,066"):
         verdict(Net(), make(9900, parameters=15_066))
