@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import lgamma
 
 
 @dataclass(frozen=True)
@@ -57,20 +58,25 @@ def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
 
 
 def count_and_interval(count: int, total: int) -> str:
-    """A count and the exact 95% interval of its share, as in `9 of 10 (55 to 100%)`.
-
-    Clopper and Pearson, "The Use of Confidence or Fiducial Limits", 1934.
-    """
-    low, high = _least_share(count, total), 1 - _least_share(total - count, total)
+    """A count and the 95% interval of its share, as in `9 of 10 (55 to 100%)`."""
+    low, high = share_interval(count, total)
     return f"{count} of {total} ({100 * low:.0f} to {high:.0%})"
+
+
+def share_interval(count: int, total: int) -> tuple[float, float]:
+    """The exact 95% interval of a share (Clopper and Pearson, Biometrika 1934): its two ends."""
+    return _least_share(count, total), 1 - _least_share(total - count, total)
 
 
 def _least_share(count: int, total: int) -> float:
     """The least share at which 2.5% of samples have this count or more."""
-    terms = [(math.comb(total, n), n, total - n) for n in range(count, total + 1)]
-    low, high = 0.0, 1.0
+    low, high = 0.0, (count + 1) / (total + 2)
+    # Up to `high`, counts ten standard deviations above this one have no weight.
+    counts = range(count, min(total, count + 5 * math.isqrt(total) + 5) + 1)
+    ways = [lgamma(total + 1) - lgamma(n + 1) - lgamma(total - n + 1) for n in counts]  # logarithms
     for _ in range(40):
         share = (low + high) / 2
-        rare = sum(ways * share**n * (1 - share) ** m for ways, n, m in terms) < 0.025
-        low, high = (share, high) if rare else (low, share)
+        yes, no = math.log(share), math.log1p(-share)
+        terms = (w + n * yes + (total - n) * no for w, n in zip(ways, counts, strict=True))
+        low, high = (share, high) if sum(map(math.exp, terms)) < 0.025 else (low, share)
     return low
