@@ -1,6 +1,7 @@
 """What a trained net sees, how sure it is and how robust: measurements, and figures of them.
 
-A figure's axes are `ax`, or new ones, and are returned; `plot_robustness` returns a whole figure.
+A plot draws on `ax`, or on new axes, and returns them; `plot_prediction` and `plot_robustness`
+return a whole figure.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from plots import calibration
+from plots import STYLES, calibration, margins
 from torch import Tensor
 
 from mnist_lib import evaluation, get_recipe
@@ -22,6 +23,7 @@ from mnist_lib.augment import MOVES, augment, denormalize, normalize
 from mnist_lib.base.arrays import as_images, as_labels
 from mnist_lib.base.errors import check
 from mnist_lib.curves import COLORS, axes
+from mnist_lib.digits.prepare import Prediction
 from mnist_lib.figures.layers import hook_leaves
 from mnist_lib.figures.pictures import frame, plot_captioned, tiles
 
@@ -112,27 +114,31 @@ def distort(images: Tensor, kind: str, amount: float, seed: int = 0) -> Tensor:
 
 def robustness(
     net: nn.Module, images: Tensor, labels: Tensor, kind: str, amounts: list[float]
-) -> list[float]:
-    """Accuracy (%) on uint8 images (N, 28, 28) with labels (N,), at each amount of distortion."""
+) -> list[int]:
+    """Mistakes on uint8 images (N, 28, 28) with labels (N,), at each amount of distortion."""
     images = as_images(images)
     labels = as_labels(labels, len(images)).cpu()
     changed = (distort(images, kind, amount) for amount in amounts)
-    right = (evaluation.infer(net, images).argmax(dim=1).cpu() == labels for images in changed)
-    return [100 * correct.float().mean().item() for correct in right]
+    answers = (evaluation.infer(net, images).argmax(dim=1).cpu() for images in changed)
+    return [(answer != labels).sum().item() for answer in answers]
 
 
 def expected_calibration_error(labels: Tensor, log_probabilities: Tensor) -> float:
     """Mean gap (points) in `calibration`, weighted by images (Naeini, Cooper, Hauskrecht 2015)."""
     bins = calibration(labels, log_probabilities)
-    return sum(abs(right - sure) * images for sure, right, images in bins) / len(labels)
+    return sum(abs(100 * right - sure * images) for _, sure, right, images in bins) / len(labels)
 
 
 def plot_filters(weights: Tensor, columns: int = 8, ax: Axes | None = None) -> Axes:
-    """A layer's filters (N, height, width): orange is positive, purple negative, white zero."""
-    spaced = F.pad(weights.detach(), (0, 1, 0, 1), value=torch.nan)
+    """A layer's filters (N, height, width): yellow is positive, blue negative, grey zero."""
+    count, height, width = weights.shape
+    spaced = F.pad(weights.detach(), (1, 0, 1, 0), value=torch.nan)
     most = weights.abs().max().item()
-    style = {"cmap": "PuOr_r", "vmin": -most, "vmax": most}
-    return tiles(spaced, columns, ax or axes(1.6), "", torch.nan, **style)
+    style = {"cmap": "cividis", "vmin": -most, "vmax": most}
+    title = f"{count} filters of {height} x {width} weights"
+    ax = tiles(spaced, columns, ax, title, torch.nan, **style)
+    ax.get_figure().colorbar(ax.get_images()[0], ax=ax, label="weight", pad=0.01)
+    return ax
 
 
 def plot_feature_maps(maps: dict[str, Tensor], ax: Axes | None = None) -> Axes:
@@ -140,39 +146,51 @@ def plot_feature_maps(maps: dict[str, Tensor], ax: Axes | None = None) -> Axes:
 
     Darker is stronger. All are drawn the same size, whatever their resolution.
     """
-    ax = ax or axes(0.3 + 0.52 * len(maps))
+    ax = ax or axes(0.3 + 0.5 * len(maps))
     style = {"cmap": "gray_r", "vmin": 0, "interpolation": "nearest"}
     for row, (name, layer) in enumerate(maps.items()):
         for column, values in enumerate(layer[:16].clamp(min=0)):
-            corners = (column, column + 0.92, row + 0.92, row)
+            corners = (column, column + 0.9, row + 0.9, row)
             ax.imshow(values.numpy(), extent=corners, vmax=max(values.max().item(), 1e-9), **style)
+            frame(ax, column + 0.5, row + 0.5, 0.9, edgecolor="0.7", linewidth=0.5)
         size = " x ".join(map(str, layer.shape))
-        ax.text(16.1, row + 0.46, f"{name}: {size}", va="center", fontsize=9)
-    ax.set(xlim=(0, 20), ylim=(len(maps), 0), aspect="equal")
+        ax.text(16.1, row + 0.45, f"{name}: {size}", va="center", fontsize=11)
+    ax.set(xlim=(0, 21), ylim=(len(maps), 0), aspect="equal")
+    ax.set_title("What each layer passes on, up to 16 channels")
     ax.set_axis_off()
     return ax
 
 
 def plot_fields(fields: dict[str, Tensor], sides: dict[str, int], ax: Axes | None = None) -> Axes:
-    """Each layer's `effective_receptive_field`; the square is the theoretical one, `sides` wide."""
-    ax = ax or axes(2.4)
+    """Each layer's `effective_receptive_field`, and a frame around the pixels that its output sees.
+
+    The frame is smaller than the receptive field, `sides` wide, where that reaches beyond the image
+    or beyond its crop. The dotted square is the image's border.
+    """
+    ax = ax or axes(2.7)
     for place, (name, field) in enumerate(fields.items()):
-        ax.imshow(field.numpy(), cmap="Blues", extent=(30 * place, 30 * place + 28, 28, 0))
-        side = min(sides[name], 28)
-        top, left = torch.nonzero(field).amin(dim=0).clamp(max=28 - side).tolist()
-        frame(ax, 30 * place + left + 0.5, top + 0.5, side)
-        share = field.flatten().sort(descending=True).values.cumsum(dim=0)
-        most = 1 + (share < 0.9).sum().item()
-        text = f"{name}: {sides[name]} x {sides[name]}\n90% in {most} pixels"
-        ax.text(30 * place + 14, -1, text, ha="center", va="bottom", fontsize=8)
-    ax.set(xlim=(-0.5, 30 * len(fields) - 1.5), ylim=(28.5, -9))
+        left = 31 * place
+        ax.imshow(field.numpy(), cmap="Blues", extent=(left, left + 28, 28, 0))
+        frame(ax, left + 0.5, 0.5, 28, edgecolor="black", linestyle=":")
+        seen = torch.nonzero(field)
+        top, start = seen.amin(dim=0).tolist()
+        side = (seen.amax(dim=0) - seen.amin(dim=0)).max().item() + 1
+        frame(ax, left + start + 0.5, top + 0.5, side)
+        rest = 1 - field.flatten().sort(descending=True).values.cumsum(dim=0)
+        share = (1 + (rest > 0.1).sum().item()) / side**2
+        size = f"{name}: {sides[name]} x {sides[name]}\nin sight: {side} x {side}"
+        text = f"{size}\n90% in {share:.0%} of it"
+        ax.text(left + 14, -1, text, ha="center", va="bottom", fontsize=10)
+    ax.set(xlim=(-0.5, 31 * len(fields) - 2.5), ylim=(28.5, -0.5))
+    ax.set_title("The pixels that move a layer's middle output, darker if more", y=1.5)
     ax.set_axis_off()
     return ax
 
 
 def plot_saliency(images: Tensor, slopes: Tensor, ax: Axes | None = None) -> Axes:
-    """Images (N, 28, 28) and, below each, its `saliency` (N, 28, 28)."""
-    pairs = torch.cat([images.cpu(), (255 * slopes).byte()])
+    """Images (N, 28, 28) and, below each, its `saliency` (N, 28, 28): the highest 3% are black."""
+    black = slopes.flatten(1).quantile(0.97, dim=1)[:, None, None].clamp(min=1e-12)
+    pairs = torch.cat([images.cpu(), (255 * slopes / black).clamp(max=255).byte()])
     return tiles(pairs, len(images), ax, "digits, and below each the pixels that move the answer")
 
 
@@ -198,15 +216,43 @@ def plot_shared(
     return ax
 
 
+def plot_prediction(prediction: Prediction) -> Figure:
+    """The picture as the net sees it, beside the probabilities (%) of the ten digits."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    tiles(prediction.image[None], 1, left, "the picture as the net sees it")
+    frame(left, 0, 0, 28, edgecolor="0.5", linewidth=1)
+    percent = (100 * prediction.probabilities).tolist()
+    bars = right.bar(range(10), percent, color=COLORS[0])
+    right.bar_label(bars, [f"{each:.1f}" for each in percent], fontsize=8)
+    right.set(xticks=range(10), ylim=(0, 108), xlabel="digit", ylabel="probability (%)")
+    right.set_title(f"read as a {prediction.digit}")
+    return figure
+
+
 def plot_robustness(
-    kinds: dict[str, dict[str, list[float]]], amounts: dict[str, list[float]], units: dict[str, str]
+    kinds: dict[str, dict[str, list[int]]], amounts: dict[str, list[float]], images: int
 ) -> Figure:
-    """Test accuracy (%) by amount of distortion: a panel per kind, a line per net."""
-    figure, panels = plt.subplots(2, 2, figsize=(8, 6), layout="constrained", sharey=True)
+    """Mistakes (%, log scale) by amount of distortion, with 95% intervals: a panel per kind.
+
+    A line per net; `images` is how many each has read. A net without a mistake is drawn at half of
+    one.
+    """
+    figure, panels = plt.subplots(2, 2, figsize=(8, 7), layout="constrained", sharey=True)
     for ax, (kind, lines) in zip(panels.flat, kinds.items(), strict=True):
-        for (name, accuracy), color in zip(lines.items(), itertools.cycle(COLORS)):
-            ax.plot(amounts[kind], accuracy, ".-", color=color, label=name)
-        ax.set(xlabel=f"{kind}: {units[kind]}", ylabel="test accuracy (%)")
+        at = torch.tensor(amounts[kind], dtype=torch.float)
+        nets = zip(lines.items(), itertools.cycle(STYLES))
+        for row, ((name, wrong), style) in enumerate(nets):
+            share = 100 * torch.tensor(wrong).clamp(min=0.5) / images
+            error = margins(share, wrong, [images] * len(wrong))
+            beside = at + 0.012 * (row - 1) * (at[-1] - at[0])
+            style = style | {"label": name, "linewidth": 1, "markersize": 5, "capsize": 2}
+            ax.errorbar(beside, share, error, **style)
+        best = min(lines, key=lambda name: sum(lines[name]))
+        ax.set_title(f"{kind}: {best} misses the fewest in all", fontsize=11)
+        ax.set(xlabel=DISTORTIONS[kind], ylabel="wrong (%, log scale)", xticks=amounts[kind])
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.grid(alpha=0.3)
-    panels.flat[0].legend(loc="lower center", fontsize=9)
+    panels.flat[0].legend(loc="upper center", fontsize=9)
+    figure.suptitle(f"{images:,} test digits, one net of each recipe; bars are 95% intervals")
     return figure

@@ -8,12 +8,16 @@ from matplotlib.axes import Axes
 from scipy.special import stdtrit
 
 from mnist_lib.base.arrays import as_labels
-from mnist_lib.base.tables import standard_error
+from mnist_lib.base.tables import share_interval, standard_error
 from mnist_lib.curves import COLORS, DOTTED, GOAL, GREY, THIS, axes
 from mnist_lib.history import TARGET, History
 
 Studies = dict[str, list[History]]  # each study's runs, by its name
 LINES = ("-", "--", "-.", ":")
+STYLES = [
+    {"color": color, "linestyle": line, "marker": mark}
+    for color, line, mark in zip(COLORS, LINES, "os^D", strict=True)
+]
 # Points of accuracy, 95%: 1.96 times the standard error of a run's accuracy over 10,000 digits, 34
 # of each writer. The writers are QMNIST's (Yadav and Bottou, "Cold Case", 2019).
 BY_WRITER = 0.17
@@ -133,31 +137,55 @@ def plot_bridge(
 
 def calibration(
     labels: torch.Tensor, log_probabilities: torch.Tensor
-) -> list[tuple[float, float, int]]:
-    """Mean confidence (%), accuracy (%) and number of images in each non-empty tenth of confidence.
+) -> list[tuple[int, float, int, int]]:
+    """Lower end, mean confidence (%), right answers, images in each non-empty tenth of confidence.
 
     Takes labels (N,) and log-probabilities (N, 10).
     """
     confidence, predictions = log_probabilities.cpu().exp().max(dim=1)
-    right = (predictions == as_labels(labels, len(predictions)).cpu()).float()
+    right = predictions == as_labels(labels, len(predictions)).cpu()
     tenths = (10 * confidence).long().clamp(max=9)
-    bins = [(confidence[tenths == at], right[tenths == at]) for at in tenths.unique()]
-    return [(100 * sure.mean().item(), 100 * hit.mean().item(), len(hit)) for sure, hit in bins]
+    bins = [(at, confidence[tenths == at], right[tenths == at]) for at in tenths.unique().tolist()]
+    return [(10 * at, 100 * c.mean().item(), r.sum().item(), len(r)) for at, c, r in bins]
 
 
 def plot_calibration(
-    labels: torch.Tensor, log_probabilities: dict[str, torch.Tensor], ax: Axes | None = None
+    labels: torch.Tensor,
+    log_probabilities: dict[str, torch.Tensor],
+    title: str = "",
+    ax: Axes | None = None,
 ) -> Axes:
     """Accuracy by confidence for labels (N,) and each net's log-probabilities (N, 10).
 
-    A dot per tenth of confidence, larger for more images; on the dotted line the two are equal.
+    A mark per tenth of confidence, several nets' side by side, with the exact 95% interval; n below
+    the axis is the number of images. On the dotted line a net is as often right as it is sure.
     """
-    ax = ax or axes()
-    ax.plot([0, 100], [0, 100], **DOTTED)
-    for (name, output), color in zip(log_probabilities.items(), itertools.cycle(COLORS)):
-        sure, right, images = zip(*calibration(labels, output), strict=True)
-        ax.plot(sure, right, color=color, label=name)
-        ax.scatter(sure, right, [8 + 2 * count**0.5 for count in images], color=color)
-    ax.set(xlabel="confidence (%)", ylabel="right (%)")
+    ax = ax or axes(4.4)
+    ax.plot([0, 100], [0, 100], label="as often right as it is sure", **DOTTED)
+    lowest, middle = 90, (len(log_probabilities) - 1) / 2
+    nets = zip(log_probabilities.items(), itertools.cycle(STYLES))
+    for row, ((name, output), style) in enumerate(nets):
+        bins = calibration(labels, output)
+        lower, sure, right, images = (list(each) for each in zip(*bins, strict=True))
+        share = 100 * torch.tensor(right) / torch.tensor(images)
+        beside = torch.tensor(sure) + 1.4 * (row - middle)
+        style = style | {"linestyle": "none", "label": name, "capsize": 3, "markersize": 7}
+        ax.errorbar(beside, share, margins(share, right, images), **style)
+        height, below = -0.18 - 0.08 * row, ax.get_xaxis_transform()
+        for at, count in zip(lower, images, strict=True):
+            ax.text(at + 5, height, f"{count:,}", transform=below, ha="center", va="top")
+        ax.text(-0.01, height, f"{name}, n", transform=ax.transAxes, ha="right", va="top")
+        lowest = min(lowest, lower[0])
+    ax.set(xlim=(lowest - 1, 101), ylim=(-3, 103), xticks=range(lowest, 101, 10))
+    ax.set(xlabel="confidence (%)", ylabel="right (%), with 95% interval")
+    ax.set_title(title, fontsize=10)
+    ax.grid(axis="x", alpha=0.3)
     ax.legend(loc="lower right", fontsize=9)
     return ax
+
+
+def margins(shares: torch.Tensor, counts: list[int], totals: list[int]) -> torch.Tensor:
+    """How far the exact 95% intervals of counts in totals reach below and above the shares (%)."""
+    ends = torch.tensor([share_interval(*pair) for pair in zip(counts, totals, strict=True)])
+    low, high = 100 * ends.T
+    return torch.stack([shares - low, high - shares]).clamp(min=0)

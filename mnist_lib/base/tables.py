@@ -56,12 +56,15 @@ def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
 
 
 def count_and_interval(count: int, total: int) -> str:
-    """A count and the exact 95% interval of its share, as in `9 of 10 (55 to 100%)`.
+    """A count and the 95% interval of its share, as in `9 of 10 (55 to 100%)`."""
+    low, high = share_interval(count, total)
+    return f"{count} of {total} ({100 * low:.0f} to {high:.0%})"
 
-    Clopper and Pearson, "The Use of Confidence or Fiducial Limits", 1934.
-    """
+
+def share_interval(count: int, total: int) -> tuple[float, float]:
+    """The exact 95% interval of a share (Clopper and Pearson, Biometrika 1934): its two ends."""
     from scipy.special import betaincinv  # takes long to import
 
     low = betaincinv(count, total - count + 1, 0.025) if count else 0.0
     high = betaincinv(count + 1, total - count, 0.975) if count < total else 1.0
-    return f"{count} of {total} ({100 * low:.0f} to {high:.0%})"
+    return low, high

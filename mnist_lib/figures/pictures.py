@@ -18,8 +18,9 @@ from ..curves import COLORS, axes
 from ..recipe import Recipe
 from .layers import LayerTable
 
-LABEL = WRONG = COLORS[1]
-CENTRED = {"ha": "center", "va": "center", "fontsize": 8}
+LABEL = {"color": COLORS[0], "fontsize": 11, "weight": "bold"}
+CENTRED = {"ha": "center", "va": "center"}
+CAPTION = 13  # pixels above a digit for two lines of text
 
 
 def plot_digits(
@@ -29,7 +30,7 @@ def plot_digits(
     ax = tiles(images, columns, ax, f"Digits of {of}")
     for place, label in enumerate(labels.tolist()):
         left, top = _corner(place, columns)
-        ax.text(left + 1, top + 6, label, color=LABEL, fontsize=8)
+        ax.text(left, top, label, va="top", **LABEL)
     return ax
 
 
@@ -43,7 +44,7 @@ def plot_hard(images: Tensor, labels: Tensor, losses: Tensor, ax: Axes | None = 
     count = min(24, len(losses))
     chosen = torch.cat([torch.arange(count), losses.topk(count).indices])
     ax = plot_digits(images[chosen], labels[chosen], columns=12, ax=ax)
-    ax.axhline(56, color=WRONG, linewidth=2)
+    ax.axhline(55.5, color=COLORS[1], linewidth=2)
     ax.set_title("any 24 training digits; below the line, those with the highest loss")
     return ax
 
@@ -65,14 +66,20 @@ def plot_augmented(images: Tensor, recipe: Recipe, seed: int = 0, ax: Axes | Non
 
 
 def plot_receptive_fields(layers: LayerTable, image: Tensor, ax: Axes | None = None) -> Axes:
-    """The layers' receptive fields, as nested squares in the middle of an image (28, 28)."""
+    """The layers' receptive fields, as nested squares around the middle of an image (28, 28)."""
     ax = tiles(image[None], 1, ax or axes(4.5), "What one output of each layer sees")
+    ax.get_images()[0].set_alpha(0.3)  # so that the squares stand out from the ink
     names = {layer.receptive_field: layer.name for layer in reversed(layers)}  # the first wins
-    for number, (side, name) in enumerate(sorted(names.items())):
-        color = COLORS[number % len(COLORS)]
-        frame(ax, 14 - side / 2, 14 - side / 2, side, edgecolor=color)
-        ax.text(31, 3 * number - 1, f"{name}: {side} x {side}", color=color, va="center")
-    ax.set(xlim=(-3.5, 45), ylim=(30.5, -3.5))
+    edge = max(28, *names) / 2
+    line = {"arrowstyle": "-", "color": "0.5", "shrinkB": 0}
+    squares = sorted([*names.items(), (28, "the image")], reverse=True)
+    for row, (side, name) in enumerate(squares):
+        style = {"edgecolor": "black", "linestyle": ":"} if name == "the image" else {}
+        frame(ax, 14 - side / 2, 14 - side / 2, side, **style)
+        corner, beside = (13.5 + side / 2, 13.5 - side / 2), (17 + edge, 13.5 - edge + 2.4 * row)
+        text = f"{name}: {side} x {side}"
+        ax.annotate(text, corner, beside, va="center", fontsize=11, arrowprops=line)
+    ax.set(xlim=(13 - edge, 31 + edge), ylim=(14 + edge, 13 - edge))
     return ax
 
 
@@ -103,7 +110,7 @@ def plot_mistakes(
     marked: Container[int] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """The misclassified images, ten a row, most confident first: `true→predicted confidence`.
+    """The misclassified images, ten a row, most confident first: `true→predicted`, confidence.
 
     Takes images (N, 28, 28), labels (N,), log-probabilities (N, 10); frames the `marked` indices.
     """
@@ -111,7 +118,7 @@ def plot_mistakes(
     labels = as_labels(labels, len(predictions)).cpu()
     wrong = torch.nonzero(predictions != labels).flatten()
     wrong = wrong[confidence[wrong].argsort(descending=True)][: 10 * rows]
-    captions = [f"{labels[i]}→{predictions[i]} {confidence[i]:.0%}" for i in wrong.tolist()]
+    captions = [f"{labels[i]}→{predictions[i]}\n{confidence[i]:.0%}" for i in wrong.tolist()]
     framed = [place for place, index in enumerate(wrong.tolist()) if index in marked]
     ax = plot_captioned(images.cpu()[wrong], captions, 10, framed, ax)
     ax.set_title(f"mistakes on {of}: true→predicted, confidence")
@@ -126,12 +133,12 @@ def plot_captioned(
     ax: Axes | None = None,
 ) -> Axes:
     """Images (N, 28, 28), each below its caption; the `framed` positions (from 0) get a frame."""
-    ax = tiles(F.pad(images.cpu(), (0, 0, 9, 0)), columns, ax, "")  # 9 pixels for the caption
+    ax = tiles(F.pad(images.cpu(), (0, 0, CAPTION, 0)), columns, ax, "")
     for place, caption in enumerate(captions):
-        left, top = _corner(place, columns, height=37)
-        ax.text(left + 14, top + 5, caption, color=WRONG, **CENTRED)
+        left, top = _corner(place, columns, height=28 + CAPTION)
+        ax.text(left + 14, top + CAPTION / 2, caption, fontsize=11, **CENTRED)
         if place in framed:
-            frame(ax, left, top + 9, 28)
+            frame(ax, left, top + CAPTION, 28)
     return ax
 
 
@@ -143,7 +150,7 @@ def _corner(place: int, columns: int, height: int = 28) -> tuple[int, int]:
 
 def frame(ax: Axes, left: float, top: float, side: float, **style) -> None:
     """Draw a square frame around the `side` pixels from `left` and `top`."""
-    style = {"edgecolor": COLORS[0], "linewidth": 1.5} | style
+    style = {"edgecolor": COLORS[0], "linewidth": 1.5, "clip_on": False} | style
     ax.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, **style))
 
 

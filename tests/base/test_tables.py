@@ -47,6 +47,7 @@ def test_means_by_hand(function, values, text):
         *((0, 10, "0 of 10 (0 to 31%)"), (1, 20, "1 of 20 (0 to 25%)")),
         *((9, 10, "9 of 10 (55 to 100%)"), (10, 10, "10 of 10 (69 to 100%)")),
         *((4, 20, "4 of 20 (6 to 44%)"), (6, 10, "6 of 10 (26 to 88%)")),  # as in tables
+        *((43, 62, "43 of 62 (56 to 80%)"), (5000, 10_000, "5000 of 10000 (49 to 51%)")),
     ],
 )
 def test_intervals_of_counts(count, total, text):

@@ -54,10 +54,11 @@ def test_augmented_digits_begin_as_they_are(ax, sample):
 
 def test_receptive_fields_are_squares_around_the_middle(ax, sample):
     pictures.plot_receptive_fields(layer_table(Net()), sample.train_images[0], ax)
-    sides = [3, 5, 6, 10, 14, 16, 24, 32]
+    sides = [32, 28, 24, 16, 14, 10, 6, 5, 3]
     assert [square.get_width() for square in ax.patches] == sides
     assert {square.get_x() + square.get_width() / 2 for square in ax.patches} == {13.5}
-    assert texts(ax)[-1] == "conv6: 32 x 32"
+    assert texts(ax)[:2] == ["conv6: 32 x 32", "the image: 28 x 28"]
+    assert [square.get_linestyle() for square in ax.patches].index(":") == 1
 
 
 def test_confusion_counts(ax):
@@ -74,6 +75,6 @@ def test_mistakes_are_the_wrong_ones_most_confident_first(ax, sample):
     probabilities[range(4), [3, 9, 8, 0]] = torch.tensor([0.9, 0.6, 0.8, 0.7])
     pictures.plot_mistakes(sample.test_images[:4], labels, probabilities.log(), "the SAMPLE", ax=ax)
     assert "the SAMPLE" in ax.get_title()
-    assert texts(ax) == ["5→8 80%", "6→0 70%", "4→9 60%"]
+    assert texts(ax) == ["5→8\n80%", "6→0\n70%", "4→9\n60%"]
     pictures.plot_mistakes(sample.test_images[:1], labels[:1], probabilities[:1].log(), ax=ax)
     assert len(texts(ax)) == 3, "no mistakes, no captions"

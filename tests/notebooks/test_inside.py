@@ -1,6 +1,7 @@
 """What is shown of a net, compared with what can be known about it."""
 
 import inside
+import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn as nn
@@ -83,8 +84,28 @@ def test_robustness_falls_with_the_distortion(net, sample):
     digits = sample.test_images[:200], sample.test_labels[:200]
     upright, turned, head = inside.robustness(net, *digits, "rotation", [0, 45, 180])
     assert inside.robustness(net, *(part.numpy() for part in digits), "scale", [0]) == [upright]
-    assert upright > 97
-    assert upright > turned > head
+    assert upright < 6
+    assert upright < turned < head < 200
+
+
+def test_robustness_is_a_share_with_its_interval():
+    kinds = {kind: {"a": [20, 0], "b": [10, 9]} for kind in inside.DISTORTIONS}
+    figure = inside.plot_robustness(kinds, {kind: [0, 1] for kind in kinds}, 100)
+    ax = figure.axes[1]
+    (first, _, (bars,)), _ = ax.containers
+    assert first.get_ydata().tolist() == pytest.approx([20, 0.5]), "half a mistake for none"
+    ends = [bar[:, 1].tolist() for bar in bars.get_segments()]
+    assert ends == [pytest.approx([12.67, 29.18], abs=0.01), pytest.approx([0, 3.62], abs=0.01)]
+    assert ax.get_title() == "shift: b misses the fewest in all"
+    plt.close(figure)
+
+
+def test_fields_say_what_is_in_sight(net, sample, ax):
+    fields = {"conv6": inside.effective_receptive_field(net, "conv6", sample.test_images[:20])}
+    inside.plot_fields(fields, {"conv6": 32}, ax)
+    image, seen = ax.patches
+    assert (image.get_width(), seen.get_width(), seen.get_xy()) == (28, 24, (2, 2))
+    assert ax.texts[0].get_text().startswith("conv6: 32 x 32\nin sight: 24 x 24\n90% in 6")
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():

@@ -114,10 +114,19 @@ def test_frontier_is_mean_and_interval_over_parameters(ax):
 
 
 def test_calibration_by_hand(ax):
+    """A mark and its exact interval a tenth, the number of images below, from the lowest on."""
     probabilities = torch.full((4, 10), 0.01)
     probabilities[range(4), [3, 4, 5, 6]] = torch.tensor([0.91, 0.93, 0.61, 0.63])
-    plots.plot_calibration(torch.tensor([3, 4, 5, 0]), {"net": probabilities.log()}, ax)
-    assert lines(ax)["net"] == [pytest.approx((62, 50)), pytest.approx((92, 100))]
+    plots.plot_calibration(torch.tensor([3, 4, 5, 0]), {"net": probabilities.log()}, "Found", ax)
+    (marks, _, (bars,)) = ax.containers[0]
+    assert marks.get_xydata().tolist() == [pytest.approx([62, 50]), pytest.approx([92, 100])]
+    ends = [bar[:, 1].tolist() for bar in bars.get_segments()]
+    assert ends == [
+        pytest.approx([1.258, 98.742], rel=1e-3),
+        pytest.approx([15.811, 100], rel=1e-3),
+    ]
+    assert (marks.get_linestyle(), ax.get_xlim(), ax.get_title()) == ("None", (59, 101), "Found")
+    assert [text.get_text() for text in ax.texts] == ["2", "2", "net, n"]
 
 
 @pytest.mark.filterwarnings("error:.*cannot be shown")  # what `agg` says where there is a display
