@@ -130,7 +130,7 @@ def plot_bridge(
     ax.axhline(middle + 0.5, color="0.8", linewidth=1)
     ax.invert_yaxis()
     ax.set(yticks=[], xlabel="accuracy on held-out training images (%), mean of eight folds")
-    ax.set_title(title, fontsize=10)
+    ax.get_figure().suptitle(title, fontsize=10)
     ax.legend(loc="lower left", fontsize=8)
     return ax
 
