@@ -198,8 +198,8 @@ def import_net(path: str) -> None:
             net = make(crop=28)
     except (Exception, SystemExit) as error:  # an import can raise anything
         net = error
-    expected = f"a class or function that makes a torch.nn.Module without arguments, in {here}"
-    check(f"net {path}", net, isinstance(net, nn.Module), expected)
+    expected = "a class or function that makes a torch.nn.Module without arguments"
+    check(f"net {path}, imported in {here},", net, isinstance(net, nn.Module), expected)
     NETS[path] = make
 
 

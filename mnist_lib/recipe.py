@@ -156,7 +156,7 @@ def _parse(text: str) -> dict:
 def check_recipe(recipe: Recipe, with_net: bool = False) -> None:
     """Raise ParameterError unless `recipe` is a Recipe and, `with_net`, names a net in NETS."""
     check("recipe", recipe, isinstance(recipe, Recipe), "a Recipe, as get_recipe returns")
-    expected = "of this library or typed, as get_recipe's net or --net: a file imports nothing"
+    expected = "of this library or typed by you, as get_recipe's net or --net: files import nothing"
     check("the recipe's net", recipe.net, not with_net or recipe.net in NETS, expected)
 
 

@@ -146,9 +146,8 @@ def pretrained(name: str | os.PathLike) -> nn.Module:
     check("name", name, folder.is_dir(), f"one of {', '.join(recipes)}, or the folder of a run")
     recipe = load_history(folder).recipe
     if recipe is None or recipe.net not in NETS:  # nothing that a file names is imported
-        what = f"net of this library, but {recipe.net}" if recipe else "recipe of this library"
-        advice = f"load its weights by load_weights(net, {str(folder)!r})"
-        raise RunError(f"the run in {folder} has no {what}: {advice}")
+        net = f"net {recipe.net}, not of this library" if recipe else "no recipe of this library"
+        raise RunError(f"the run in {folder} has {net}: use load_weights(net, {str(folder)!r})")
     with torch.random.fork_rng(devices=[]):  # for the initial weights
         return load_weights(make_net(recipe), folder).eval()
 

@@ -10,10 +10,9 @@ With --scheduler a Dask cluster's workers make the runs; with --verify one is ma
 
 import sys
 from argparse import ArgumentParser
-from pathlib import Path
 
 from ..base.errors import check, check_whole, exit_in_a_sentence
-from ..base.files import read_text
+from ..base.files import as_path, read_text
 from ..history import History, load_study, summary
 from ..recipe import get_recipe
 from .studies import study
@@ -27,7 +26,7 @@ def seeds_of(text: str) -> list[int]:
         first, _, last = part.partition("-")
         whole = first.isdecimal() and (last or first).isdecimal() and len(part) < 40
         holds = whole and int(first) <= int(last or first) < int(first) + 10_000
-        check("seeds", part, holds, "a seed or a range such as 0-9, 10,000 at most")
+        check("seeds", part, holds, "a list such as 0-2,5, 10,000 at most in a range")
         seeds += range(int(first), int(last or first) + 1)
     return seeds
 
@@ -35,7 +34,7 @@ def seeds_of(text: str) -> list[int]:
 def main() -> None:
     parser = ArgumentParser(prog="mnist_lib.study", description=__doc__)
     add = parser.add_argument
-    add("file", type=Path, nargs="?", help="where the runs are kept, one line each")
+    add("file", nargs="?", help="where the runs are kept, one line each")
     many = {"action": "extend", "default": []}  # a flag given twice adds to what it has
     add("--recipe", nargs="+", **many, help="recipes by name; by default assignment")
     add("--net", nargs="+", **many, help="nets by name, or your own as in my_nets:TinyNet")
@@ -51,20 +50,19 @@ def main() -> None:
     with exit_in_a_sentence(parser.prog):
         args = parser.parse_args()
         if args.file is None and args.seeds and {*args.seeds[-1]} - {*"0123456789-,"}:
-            args.file = Path(args.seeds.pop())  # it may stand after the seeds
-        if args.file is None:
-            parser.error("name the file that keeps the runs")
+            args.file = args.seeds.pop()  # it may stand after the seeds
+        file = as_path("file", args.file)
         changes, names, nets = " ".join(args.set), args.recipe or [None], args.net or [None]
         recipes = [get_recipe(name, changes, net=net) for name in names for net in nets]
         if args.verify is not None:
-            lines, where = read_text(args.file).splitlines(), f"{args.file}, line {args.verify}"
+            lines, where = read_text(file).splitlines(), f"{file}, line {args.verify}"
             check_whole("verify", args.verify, most=len(lines))
             run = History.from_json(lines[args.verify - 1], where)
-            holds, result = verify(run, load_study(args.file))
+            holds, result = verify(run, load_study(file))
             print(f"{where}: {result}")
             return None if holds else sys.exit(1)
         how = (args.processes, args.threads, args.validation, args.data_dir, args.scheduler)
-        histories = study(args.file, recipes, seeds_of(" ".join(args.seeds) or "0-9"), *how)
+        histories = study(file, recipes, seeds_of(" ".join(args.seeds) or "0-9"), *how)
         for recipe in dict.fromkeys(recipes):
             runs = [run for run in histories if run.recipe == recipe]
             print(f"{recipe.name}, net {recipe.net}: {summary(runs)}")

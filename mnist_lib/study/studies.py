@@ -60,7 +60,8 @@ def study(
     done = runs_by_key(file)
     jobs = [job for key, job in wanted.items() if key not in done]
     pace = f"by the workers of {scheduler}" if scheduler else f"{processes} at a time"
-    print(f"runs to make: {len(jobs)} of {len(wanted)}, {pace}; {file} has the rest", flush=True)
+    made = f"already in {file}: {len(wanted) - len(jobs)}"
+    print(f"runs to make: {len(jobs)}, {pace}; {made}", flush=True)
     if scheduler is None and processes * threads > (cores := joblib.cpu_count()):
         print(f"{processes} runs of {threads} threads compete for {cores} cores", file=sys.stderr)
     if jobs:
@@ -73,8 +74,9 @@ def study(
         except KeyboardInterrupt:
             done = runs_by_key(file)
             epochs = sum(j.recipe.epochs if j.key in done else j.epochs_kept for j in jobs)
-            kept = f"{epochs} epochs of {len(jobs)} runs are" if epochs else "nothing is"
-            print(f"stopped; {kept} kept so far; the same study goes on with that", file=sys.stderr)
+            kept = f"epochs kept: {epochs}; the same study goes on after them"
+            nothing = "nothing is kept yet, as no epoch has ended"
+            print(f"stopped; {kept if epochs else nothing}", file=sys.stderr)
             raise
         done = runs_by_key(file)
     for key in done.keys() & wanted.keys():  # a study may have been killed after a run's line
