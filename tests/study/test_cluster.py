@@ -36,10 +36,8 @@ def cluster(tmp_path, start):
     def make(*threads: int, bare: str = "") -> str:
         def command(name, *args):
             common = ["--scheduler-file", str(file), "--no-dashboard"]
-            options = (
-                ["-m"] if name == bare else ["-Pm"]
-            )  # Dask's own command has no current folder
-            cli = [sys.executable, *options, f"distributed.cli.{name}", *common, *args]
+            flag = "-m" if name == bare else "-Pm"  # as Dask's command, without the current folder
+            cli = [sys.executable, flag, f"distributed.cli.{name}", *common, *args]
             start(cli, cwd=tmp_path / ("bare" if name == bare else ""), env=environment)
 
         command("dask_scheduler", "--host", "127.0.0.1", "--port", "0")
