@@ -30,10 +30,7 @@ class Progress:
 
     def __enter__(self):
         self._start = time.perf_counter()  # never set back, and stops while the machine sleeps
-        where = {"file": sys.stderr, "disable": not self.verbose or sys.stderr is None}
-        self._bar = tqdm(desc=self._title, total=self.batches, mininterval=1, **where)
-        if not self._bar.disable and not self._bar.ncols:  # a terminal of unknown width
-            self._bar.ncols = None
+        self._bar = make_bar(self.verbose, desc=self._title, total=self.batches, mininterval=1)
         return self
 
     def describe(self, what: str) -> None:
@@ -83,6 +80,14 @@ class Progress:
             where = f"epoch {self.number}, batch_id {batch_id}, of recipe {self.recipe.name!r}"
             advice = f"try a learning_rate below {self.recipe.learning_rate}"
             raise RunError(f"training diverged in {where}: the {what} is {loss}; {advice}")
+
+
+def make_bar(verbose: bool = True, **options) -> tqdm:
+    """A bar on stderr, if there is one, also on a terminal of size 0 x 0."""
+    bar = tqdm(file=sys.stderr, disable=not verbose or sys.stderr is None, **options)
+    if not bar.disable and min(bar.ncols or 0, bar.nrows or 0) < 1:  # no size is known
+        bar.ncols = bar.nrows = None
+    return bar
 
 
 def train_line(epoch: Epoch, of: int | None = None) -> str:

@@ -1,8 +1,10 @@
-"""The nets: the assignment's, the same net made for speed, and smaller ones.
+"""The nets: the assignment's, the same net made for speed, smaller ones, and your own."""
 
-A new net is a class that takes `crop`, and an entry in NETS.
-"""
-
+import inspect
+import os
+import pkgutil
+import re
+import sys
 from functools import partial
 from itertools import pairwise
 
@@ -169,13 +171,36 @@ WIDTHS = {
 }
 LEAN = {"p1000": (5, 8, 9, 9, 9, 9, 10)}
 
-# Every net that a recipe can name: called with `crop`, it makes one.
+# Every net that a recipe can name: called with `crop`, it makes one. A new class joins them here.
 NETS = {
     "assignment": FastNet,
     "sprint": SprintNet,
     **{name: partial(LeanNet, widths) for name, widths in LEAN.items()},
     **{name: partial(SmallNet, widths) for name, widths in WIDTHS.items()},
 }
+IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+")
+NET_NAMES = f"one of {', '.join(NETS)}, or the import path of your own, such as my_nets:TinyNet"
+
+
+def import_net(path: str) -> None:
+    """Add your own net to NETS: a class or function, called with `crop` if it takes that.
+
+    An import runs code: do this with what a user types, never with what a file says.
+    """
+    if ":" not in path:  # one of this library
+        return
+    if (here := os.getcwd()) not in sys.path:  # as in a worker of Dask
+        sys.path.append(here)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            own = pkgutil.resolve_name(path)
+            make = own if "crop" in inspect.signature(own).parameters else lambda crop: own()
+            net = make(crop=28)
+    except (Exception, SystemExit) as error:  # an import can raise anything
+        net = error
+    expected = "a class or function that makes a torch.nn.Module without arguments"
+    check(f"net {path}, imported in {here},", net, isinstance(net, nn.Module), expected)
+    NETS[path] = make
 
 
 def set_seed(seed: int | None) -> int:

@@ -1,5 +1,6 @@
 """Recipes: the hyper-parameters of a training run, as data; and the net of a recipe."""
 
+import ast
 import dataclasses
 from dataclasses import MISSING, dataclass, fields
 
@@ -8,7 +9,7 @@ import torch.nn as nn
 from .augment import Views
 from .base.errors import NAME, ParameterError, check, is_finite, is_name, is_whole, nearest, plain
 from .base.tables import Table
-from .net import NETS
+from .net import IMPORT_PATH, NET_NAMES, NETS, import_net
 
 
 def _one_of(*choices: str) -> tuple:
@@ -24,6 +25,7 @@ SHARE = (lambda v: is_finite(v) and 0 < v <= 1, "a number above 0, at most 1")
 CROP = (lambda v: is_whole(v) and v % 2 == 0 and 20 <= v <= 28, "an even number from 20 to 28")
 VIEWS = (lambda v: is_whole(v) and v in (1, 4), "1 or 4")
 FLAG = (lambda v: isinstance(v, bool), "True or False")
+NET = (lambda v: isinstance(v, str) and (v in NETS or IMPORT_PATH.fullmatch(v)), NET_NAMES)
 SHAPE = _one_of("constant", "one_cycle")  # of the learning rate over the steps
 
 
@@ -41,7 +43,7 @@ class Recipe:
     learning_rate: float = _field(POSITIVE, "step size; the peak of the schedule")
     momentum: float = _field(BELOW_ONE, "share of the last step that carries on, with sgd", 0.9)
     optimizer: str = _field(_one_of("sgd", "adam"), "how a step follows from the gradient", "sgd")
-    net: str = _field(_one_of(*NETS), "one of NETS", "assignment")
+    net: str = _field(NET, "one of NETS", "assignment")
     crop: int = _field(CROP, "pixels: the rim is mostly empty; 24 saves a quarter of the work", 28)
     nesterov: bool = _field(FLAG, "momentum that looks ahead", False)
     weight_decay: float = _field(NOT_NEGATIVE, "L2 penalty: pulls weights towards zero", 0.0)
@@ -97,8 +99,7 @@ _SPRINT = _CYCLE | {"warm_up": 0.2, "batch_size": 128, "learning_rate": 0.3}
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        # The author's, as in the notebook that printed the assignment's log in its 26th execution:
-        # S4/EVA4_Assignment4.ipynb of github.com/Nildk123/EVA_2.
+        # The author's, from the notebook that printed the assignment's log: see `logged_runs`.
         Recipe("assignment", epochs=19, batch_size=32, learning_rate=0.01),
         Recipe("steady", **_COMMON, epochs=7, crop=24, hardest=0.25),
         Recipe("fast", **_COMMON, epochs=9, crop=24, first=0.35, hardest=0.08, label_smoothing=0.1),
@@ -116,26 +117,52 @@ RECIPES = {
 }
 
 
-def get_recipe(name: str | None = None, /, **overrides) -> Recipe:
-    """The recipe called `name`, or `assignment`, with the `overrides` that are not None."""
+def get_recipe(name: str | None = None, changes: str = "", /, **overrides) -> Recipe:
+    """The recipe called `name`, or `assignment`, with changes such as "epochs=1 rotation=0".
+
+    The `overrides` that are not None change it, too. `import_net` imports a net of your own.
+    """
     name = "assignment" if name is None else name
     check("recipe", name, isinstance(name, str) and name in RECIPES, f"one of {', '.join(RECIPES)}")
     known = [field.name for field in fields(Recipe) if field.name != "name"]
-    if unknown := [name for name in overrides if name not in known]:
+    changed = _parse(changes)
+    if unknown := [name for name in changed | overrides if name not in known]:
         hint = f"{nearest(unknown[0], known)}; it has {', '.join(known)}"
         raise ParameterError(f"a recipe has no field {unknown[0]!r}{hint}")
-    changes = {key: value for key, value in overrides.items() if value is not None}
-    return dataclasses.replace(RECIPES[name], **changes)
+    for key, value in overrides.items():
+        if value is not None and changed.setdefault(key, value) != value:
+            raise ParameterError(f"{key} is {changed[key]} in the changes, {value} beside them")
+    if "." in (net := str(changed.get("net"))) and ":" not in net:
+        raise ParameterError(f"net {net}: did you mean {':'.join(net.rsplit('.', 1))!r}")
+    recipe = dataclasses.replace(RECIPES[name], **changed)
+    import_net(recipe.net)
+    return recipe
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Raise ParameterError unless `recipe` is a Recipe; a name is not one."""
+def _parse(text: str) -> dict:
+    """A recipe's fields and their values from "epochs=1 rotation=0"; the last of two counts."""
+    check("changes", text, isinstance(text, str), "text such as 'epochs=1 rotation=0'")
+    changes = {}
+    for word in text.split():
+        field, equals, value = word.partition("=")
+        check("a change", word, equals, "a field, = and a value without spaces, as in epochs=1")
+        try:
+            changes[field] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            changes[field] = value
+    return changes
+
+
+def check_recipe(recipe: Recipe, with_net: bool = False) -> None:
+    """Raise ParameterError unless `recipe` is a Recipe and, `with_net`, names a net in NETS."""
     check("recipe", recipe, isinstance(recipe, Recipe), "a Recipe, as get_recipe returns")
+    expected = "of this library or typed by you, as get_recipe's net or --net: files import nothing"
+    check("the recipe's net", recipe.net, not with_net or recipe.net in NETS, expected)
 
 
 def make_net(recipe: Recipe) -> nn.Module:
     """The recipe's net, with random weights: call `set_seed` first to reproduce them."""
-    check_recipe(recipe)
+    check_recipe(recipe, with_net=True)
     net = NETS[recipe.net](crop=recipe.crop)
     return net if recipe.views == 1 else Views(net, recipe)
 

@@ -24,11 +24,19 @@ from platformdirs import user_cache_path
 
 from mnist_lib.base import download
 from mnist_lib.data import load_sample
+from mnist_lib.net import NETS
 
 ROOT = Path(__file__).parents[1]
 # Only the tests that say so ask a package index. (uv 0.13 ignores UV_NO_INDEX.)
 INDEX_OFF = {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
 INDEX_ON = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
+
+
+MY_NETS = b"""from mnist_lib import FastNet
+import pathlib, torch.nn as nn
+pathlib.Path(__file__).with_name("imported").touch()
+def TinyNet(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+"""
 
 
 def pytest_configure():
@@ -54,6 +62,18 @@ def sample():
 def digits(sample):
     """The same digits under another name, so that recipes take no more of them than they say."""
     return dataclasses.replace(sample, source="digits")
+
+
+@pytest.fixture
+def my_nets(tmp_path, monkeypatch):
+    """The current folder has a my_nets.py, whose import leaves this file beside it."""
+    write(tmp_path, {"my_nets.py": MY_NETS, "broken.py": b"import sys; sys.exit('no\\nnet')"})
+    monkeypatch.syspath_prepend(tmp_path / "other")  # restores sys.path at the end
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path / "imported"
+    sys.modules.pop("my_nets", None)
+    for name in [name for name in NETS if ":" in name]:
+        del NETS[name]
 
 
 @pytest.fixture

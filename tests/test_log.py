@@ -84,12 +84,13 @@ def test_a_stopped_epoch_leaves_no_open_bar():
         assert later.pos == 0, "on the first line"
 
 
-@pytest.mark.parametrize("columns", [0, 10, 60, 80])
-def test_a_narrow_terminal_shows_the_last_state_whole(monkeypatch, capsys, columns):
-    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (columns, 24))
+@pytest.mark.parametrize(("columns", "rows"), [(-1, -1), (0, 24), (10, 24), (60, 24), (80, 0)])
+def test_a_narrow_terminal_shows_the_last_state_whole(monkeypatch, capsys, columns, rows):
+    """tqdm counts one column and one row less than the terminal has."""
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (columns, rows))
     epoch = steps([2.0, 1.0], verbose=True).epoch(0.25, 900, 1000)
     shown = capsys.readouterr().err
-    assert "epoch 3 of 2:   0%"[: columns or None] in shown
+    assert "epoch 3 of 2:   0%"[: columns or None] in shown or rows < 0
     assert parse_log(f"{shown}\n{log.test_line(epoch)}").final.batches == 2
 
 

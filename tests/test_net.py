@@ -159,6 +159,26 @@ def test_a_net_of_views_is_the_net_itself_in_training_and_on_file(tmp_path, samp
     assert layer_table(net).parameters == count_parameters(net) == 7942
 
 
+@pytest.mark.usefixtures("my_nets")
+def test_a_net_of_your_own_is_imported_where_it_is_typed():
+    before = torch.get_rng_state()
+    recipe = get_recipe("fast", net="my_nets:TinyNet")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert count_parameters(make_net(recipe)) == 7850
+    assert make_net(get_recipe("fast", "net=my_nets:FastNet")).crop == 24
+    for net, said in (
+        ("my_nets.TinyNet", "net my_nets.TinyNet: did you mean 'my_nets:TinyNet'$"),
+        ("my_netz:TinyNet", r"^net my_netz:TinyNet, .* must be a class .* got ModuleNotFoundError"),
+        ("my_nets:TinyNt", r"got AttributeError\(.*'TinyNt'"),
+        ("torch.nn:Linear", r"without arguments, got TypeError\(.* missing 2 required"),
+        ("os:getcwd", "makes a torch.nn.Module without arguments, got '/"),
+        ("broken:TinyNet", r"got SystemExit\(.*\)$"),
+        ("a:b:c", "net must be one of assignment, .* such as my_nets:TinyNet, got 'a:b:c'"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            get_recipe("fast", net=net)
+
+
 def test_a_lean_net_has_a_channel_a_class():
     with pytest.raises(ParameterError, match=r"the last of widths must be 10, .*, got 9"):
         LeanNet((5, 8, 9))

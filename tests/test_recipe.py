@@ -64,6 +64,21 @@ def test_unknown_recipes_and_fields():
         get_recipe("assignment", views=4)
 
 
+def test_changes_are_read_from_text():
+    text = " epochs=9  epochs=1 rotation=0 nesterov=False optimizer=adam\tnet=p998 "
+    changes = {"rotation": 0, "nesterov": False, "optimizer": "adam", "net": "p998"}
+    assert get_recipe("fast", text, epochs=1, crop=None) == get_recipe("fast", epochs=1, **changes)
+    for text, message in (
+        ("epoch=1", "no field 'epoch'; did you mean 'epochs'"),
+        ("epochs", "a change must be a field, = and a value .* got 'epochs'"),
+        ("epochs={[]:1}", "epochs must be a whole number of at least 1, got '{"),
+        ("net=p998", "net is p998 in the changes, sprint beside them"),
+        (["epochs=1"], "changes must be text such as 'epochs=1 rotation=0', got"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            get_recipe("fast", text, net="sprint")
+
+
 @pytest.mark.parametrize(
     ("first", "hardest", "count", "images", "steps"),
     [

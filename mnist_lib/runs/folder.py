@@ -16,6 +16,7 @@ from ..base.files import HISTORY, WEIGHTS, as_path, check_writable, lock, read_b
 from ..data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, check_data
 from ..evaluation import check_net, crop_of, scale_of, unwrapped
 from ..history import History, check_history, load_history, save_history
+from ..net import NETS
 from ..recipe import RECIPES, Recipe, check_recipe, differences, make_net
 from .checkpoint import epochs_kept
 
@@ -57,7 +58,7 @@ def _run_name(recipe: Recipe, seed: int, data: MNIST) -> str:
     whole = FULL_TRAINING_SET if data.source == "mnist" else SAMPLE_TRAINING_SET
     if len(data.train_images) != whole:
         parts.append(f"train_images{len(data.train_images)}")
-    return "-".join(parts)
+    return "-".join(parts).replace(":", ".")  # a colon, as in an import path, is not for files
 
 
 def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> list[Path]:
@@ -144,8 +145,9 @@ def pretrained(name: str | os.PathLike) -> nn.Module:
     folder = PRETRAINED / name if name in recipes else as_path("name", name)
     check("name", name, folder.is_dir(), f"one of {', '.join(recipes)}, or the folder of a run")
     recipe = load_history(folder).recipe
-    if recipe is None:
-        raise RunError(f"the run in {folder} has no recipe of this library: its net is unknown")
+    if recipe is None or recipe.net not in NETS:  # nothing that a file names is imported
+        net = f"net {recipe.net}, not of this library" if recipe else "no recipe of this library"
+        raise RunError(f"the run in {folder} has {net}: use load_weights(net, {str(folder)!r})")
     with torch.random.fork_rng(devices=[]):  # for the initial weights
         return load_weights(make_net(recipe), folder).eval()
 

@@ -17,7 +17,7 @@ from ..base.errors import DataError, ParameterError, RunError, check
 from ..base.memory import peak_memory
 from ..data import FOLDS, load_mnist
 from ..history import History, check_history
-from ..net import set_seed
+from ..net import import_net, set_seed
 from ..recipe import Recipe, make_net
 from ..runs.checkpoint import epochs_kept
 from ..training import train
@@ -96,7 +96,7 @@ def on_cluster(scheduler: str) -> Iterator[Callable[[Job], Future]]:
     try:
         from dask.distributed import Client
     except ImportError:
-        raise ParameterError("a scheduler needs Dask: pip install 'dask[distributed]'") from None
+        raise ParameterError("a scheduler needs Dask: pip install '.[dask]'") from None
     try:
         client = Client(scheduler, timeout=10, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -133,6 +133,7 @@ def result_of(future: Future, file: Path) -> History:
 
 def _run(job: Job) -> History:
     tqdm.set_lock(threading.RLock())  # its default is a semaphore, which a killed run leaves behind
+    import_net(job.recipe.net)  # as the user did: `study` takes no other
     return job.run()[1]
 
 

@@ -16,6 +16,7 @@ from ..base.errors import ParameterError, as_seed, check, check_flags, check_who
 from ..base.files import LOCK, PATIENCE, append_line, as_path, check_writable, lock
 from ..data import load_mnist
 from ..history import History, load_study
+from ..log import make_bar
 from ..recipe import Recipe, check_recipe
 from .jobs import Job, in_processes, on_cluster, result_of
 
@@ -50,7 +51,7 @@ def study(
     check_whole("processes", processes)
     wanted, one = {}, isinstance(recipes, str) or not isinstance(recipes, Iterable)
     for recipe in [recipes] if one else recipes:
-        check_recipe(recipe)
+        check_recipe(recipe, with_net=True)
         for seed in seeds:
             source = "validation" if validation else "mnist"
             folder = None if scheduler else unfinished / _folder_name(recipe, seed, source)
@@ -58,12 +59,25 @@ def study(
             wanted[job.key] = job
     done = runs_by_key(file)
     jobs = [job for key, job in wanted.items() if key not in done]
+    pace = f"by the workers of {scheduler}" if scheduler else f"{processes} at a time"
+    made = f"already in {file}: {len(wanted) - len(jobs)}"
+    print(f"runs to make: {len(jobs)}, {pace}; {made}", flush=True)
+    if scheduler is None and processes * threads > (cores := joblib.cpu_count()):
+        print(f"{processes} runs of {threads} threads compete for {cores} cores", file=sys.stderr)
     if jobs:
         if scheduler is None:
             load_mnist(data_dir, source="mnist")  # download or fail once, not in every process
         check_writable(unfinished, PATIENCE)
-        with on_cluster(scheduler) if scheduler else in_processes(processes) as submit:
-            _run_all(jobs, submit, file)
+        try:
+            with on_cluster(scheduler) if scheduler else in_processes(processes) as submit:
+                _run_all(jobs, submit, file)
+        except KeyboardInterrupt:
+            done = runs_by_key(file)
+            epochs = sum(j.recipe.epochs if j.key in done else j.epochs_kept for j in jobs)
+            kept = f"epochs kept: {epochs}; the same study goes on after them"
+            nothing = "nothing is kept yet, as no epoch has ended"
+            print(f"stopped; {kept if epochs else nothing}", file=sys.stderr)
+            raise
         done = runs_by_key(file)
     for key in done.keys() & wanted.keys():  # a study may have been killed after a run's line
         if wanted[key].folder:
@@ -83,7 +97,7 @@ def _study_file(file: str | os.PathLike) -> Path:
 
 def _folder_name(recipe: Recipe, seed: int, source: str) -> str:
     digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]  # recipes may share a name
-    return f"{recipe.name}-{recipe.net}-{digest}-{source}-seed-{seed}"
+    return f"{recipe.name}-{recipe.net}-{digest}-{source}-seed-{seed}".replace(":", ".")
 
 
 def _run_all(jobs: list[Job], submit: Callable[[Job], Future], file: Path) -> None:
@@ -92,7 +106,7 @@ def _run_all(jobs: list[Job], submit: Callable[[Job], Future], file: Path) -> No
         if job.epochs_kept:
             print(f"{job}: goes on after epoch {job.epochs_kept}", flush=True)
     total, before = sum(job.recipe.epochs for job in jobs), sum(job.epochs_kept for job in jobs)
-    with tqdm(total=total, initial=before, unit="epoch", smoothing=0) as bar:
+    with make_bar(total=total, initial=before, unit="epoch", smoothing=0) as bar:
         pending = {submit(job): job for job in jobs}
         while pending:
             ended, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)

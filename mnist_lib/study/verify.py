@@ -14,13 +14,13 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     `others` of the same recipe and source, which two seeds exceed by chance in one case of 20.
     """
     _, again = job_of(run).run(verbose)
-    if _bits(again) == _bits(run):
-        return True, f"the same bits: {run.final.score} after {len(run)} epochs"
     theirs, ours = _environment(run), _environment(again)
-    result = f"final {run.final.score} there, {again.final.score} here"
+    result = f"{job_of(run)}: final {run.final.score} recorded, {again.final.score} trained again"
+    if _bits(again) == _bits(run):
+        return True, f"{result}; the same bits in all {len(run)} epochs"
     if theirs == ours:
-        return False, f"NOT the same bits, though the machine is the same, {ours}: {result}"
-    result = f"other bits, as expected of another machine ({theirs} there, {ours} here): {result}"
+        return False, f"{result}; NOT the same bits, though the machine is the same, {ours}"
+    result += f"; the bits differ, as machines round differently: {theirs} there, {ours} here"
     same = [o for o in others if (o.recipe, o.source) == (run.recipe, run.source)]
     if len(same) < 3:
         return False, f"{result}; too few seeds of the recipe to say how much is chance"

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import shutil
 import statistics
+import sys
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import mnist_lib
 from mnist_lib import FastNet, Net, ParameterError, Rescaled, RunError, SprintNet, get_recipe, train
 from mnist_lib.base.files import append_line, write_file
 from mnist_lib.history import load_history, save_history
+from mnist_lib.net import NETS
 from mnist_lib.runs.folder import PRETRAINED, load_weights, pretrained, run_folder, save_run
 from tests.conftest import ROOT
 from tests.test_history import make
@@ -161,6 +163,24 @@ def test_default_folder_tells_runs_apart(sample, monkeypatch, tmp_path):
     ):
         assert run_folder(*run) == tmp_path / "there" / name
     assert run_folder(tmp_path / "named", fast, 0, sample) == tmp_path / "named"
+
+
+def test_a_run_of_your_own_net(sample, monkeypatch, tmp_path, my_nets):
+    monkeypatch.setenv("MNIST_RUNS", str(tmp_path))
+    recipe = get_recipe("fast", "epochs=1 rotation=0", net="my_nets:TinyNet")
+    net = mnist_lib.make_net(recipe)
+    history = train(net, sample.take(64), recipe, verbose=False)
+    assert mnist_lib.verdict(net, history).claims[0].measured == "7,850"
+    folder = run_folder(None, recipe, 0, sample)
+    assert folder.name == "fast-epochs1-netmy_nets.TinyNet-rotation0-seed0-sample"
+    save_run(folder, history, net)
+    assert torch.equal(pretrained(folder)[1].weight, net[1].weight)
+    del NETS[recipe.net], sys.modules["my_nets"]  # as in another process
+    my_nets.unlink()
+    with pytest.raises(RunError, match=r"net my_nets:TinyNet, not of .*: use load_weights\(net, '"):
+        pretrained(folder)
+    load_weights(net, folder)
+    assert not my_nets.exists(), "not imported again"
 
 
 def test_default_folder_is_in_the_checkout(sample, monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import sys
 import threading
@@ -104,19 +105,21 @@ def alone(recipe, seed, data, threads=1):
     return history
 
 
+@pytest.mark.usefixtures("my_nets")
 @pytest.mark.parametrize(
-    ("seeds", "processes", "threads", "validation"),
-    [([14, 1], 2, 1, False), ([14], 1, 2, True)],
+    ("net", "seeds", "processes", "threads", "validation"),
+    [("my_nets:TinyNet", [14, 1], 2, 1, False), ("assignment", [14], 1, 2, True)],
 )
 def test_each_seed_has_its_weights_order_and_fold(
-    path, mnist, seeds, processes, threads, validation
+    path, mnist, net, seeds, processes, threads, validation
 ):
     """Each also has its own process, so that memory left in fragments does not add up."""
-    histories = study(path, RECIPE, seeds, processes, threads, validation, mnist)
+    recipe = get_recipe("assignment", epochs=1, net=net)
+    histories = study(path, recipe, seeds, processes, threads, validation, mnist)
     assert mnist.processes() == len(seeds)
     for seed, history in zip(seeds, histories, strict=True):
         data = load_mnist().hold_out(seed % 12) if validation else load_mnist()
-        run = alone(RECIPE, seed, data, threads)
+        run = alone(recipe, seed, data, threads)
         assert losses(history) == losses(run)
         assert 100 < history.record.pop("memory") < 4000
         assert history.record == run.record
@@ -143,10 +146,11 @@ def started(monkeypatch):
     return seeds
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("interruptible", "my_nets")
 def test_a_study_that_is_stopped_goes_on(path, mnist, started, capsys):
     """The second run stops it in its third epoch, as Stop does in a notebook."""
-    recipe, under_way = dataclasses.replace(RECIPE, epochs=3), path.with_suffix(".unfinished")
+    recipe = get_recipe("assignment", epochs=3, net="my_nets:TinyNet")
+    under_way = path.with_suffix(".unfinished")
     third_epoch = partial(once_there, under_way, "*-seed-5/checkpoint-2.pt", stop_the_study)
     whole = alone(recipe, 5, load_mnist())
     other = FORK.Process(target=time.sleep, args=(60,))
@@ -156,12 +160,12 @@ def test_a_study_that_is_stopped_goes_on(path, mnist, started, capsys):
     assert started == [4, 5], "seed 6 has not begun"
     line = path.read_text()
     assert line.count("\n") == 1
-    _, run = sorted(under_way.glob("assignment-assignment-*-mnist-seed-[456]"))
+    _, run = sorted(under_way.glob("assignment-my_nets.TinyNet-*-mnist-seed-[456]"))
     assert run.name.endswith("5")
     kept = load_history(run)
     assert len(kept) == 2
     path.write_text(line + line[:-20])  # as if killed while it wrote
-    capsys.readouterr()
+    assert "stopped; epochs kept: 5; the same study goes on" in capsys.readouterr().err
     _, again = study(path, recipe, [4, 5], 1, data_dir=mnist)
     out, bar = capsys.readouterr()
     assert "seed 5: goes on after epoch 2" in out
@@ -191,15 +195,17 @@ def test_finished_runs_are_not_trained_again(path, command, capsys):
     recipes = [get_recipe(name, **settings, crop=28) for name in ("fast", "steady")]
     runs = [finished(seed, recipe) for recipe in recipes for seed in (3, 4)]
     del runs[1].record["recipe"]["crop"]  # as in a record older than the field
+    runs.append(changed(runs[0], machine="there"))  # as after cat a.jsonl b.jsonl
     path.write_text("".join(run.to_json() for run in runs))
     assert study(path, recipes, [4, 3]) == [runs[n] for n in (1, 0, 3, 2)]
     words = ["epochs=9", *(f"{name}={value}" for name, value in settings.items())]
-    words = [path.with_suffix(""), "--set", *words, "--set", "crop=28", "--threads", "1"]
-    words += ["--recipe", "fast", "--recipe", "steady", "--seeds", "3", "--seeds", "3-4"]
-    for processes, said in (("1", ""), ("999", "999 processes of 1 threads each want 999 cores")):
+    words = ["--set", *words, "--set", "crop=28", "--threads", "1", "--recipe", "fast"]
+    words += ["--recipe", "steady", "--seeds", "3", "--seeds", "4,", "3-4,3", path.with_suffix("")]
+    for processes, said in (("1", ""), ("999", "999 runs of 1 threads compete for")):
         command(*words, "--processes", processes)
         out, err = capsys.readouterr()
         assert out.count("2 seeds") == out.count("seeds") == 2
+        assert f"runs to make: 0, {processes} at a time; already in {path}: 4\n" in out
         assert err.startswith(said)
         assert bool(err) is bool(said)
     assert (list(path.parent.iterdir()), load_study(path)) == ([path], runs)
@@ -245,7 +251,7 @@ def test_a_reader_that_has_gone_is_one_sentence(path, command, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w", buffering=1))
-    with pytest.raises(SystemExit, match=r"mnist_lib\.study: stopped; the same command"):
+    with pytest.raises(SystemExit, match=r"^mnist_lib\.study: stopped$"):
         command(path, "--seeds", "3", "--set", "epochs=1")
     assert sys.stdout is None
 
@@ -328,7 +334,8 @@ def test_files_of_others_stay(path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        *((args, "must be a") for args in ("--seeds a", "--seeds 3-1", "--set epochs=0")),
+        *((f"--seeds {bad}", "must be a") for bad in ("a", "3-1", ",", "0,1.5", f"0-{10**30}")),
+        *((args, "must be a") for args in ("--seeds 3 a", "--seeds 0-10000", "--set epochs=0")),
         *((f"--verify {n}", "must be a whole number from 1 to 4") for n in (0, 5)),
         ("--verify 3", "line 3 is not a history"),
         ("--verify 4", "no recipe and seed"),
@@ -372,9 +379,9 @@ def test_a_recorded_run_is_made_again(path, command, capsys):
     near = [changed(run, n) for n, run in enumerate(runs)]
     far = changed(there, 9)
     for run, others, holds, said in [
-        (runs[1], runs, True, "the same bits"),
+        (runs[1], runs, True, f"recorded, {runs[1].final.score} trained again; the same bits in"),
         (changed(runs[1]), runs, False, "NOT the same bits, though the machine is the same"),
-        (there, near, True, "points, within the"),
+        (there, near, True, "again; the bits differ, as machines round differently: there, "),
         (far, near, False, "-9.00 points, NOT within the"),
         (there, [dataclasses.replace(r, source="validation") for r in near], False, "too few"),
         (there, near[:2], False, "too few seeds"),
@@ -395,13 +402,36 @@ def test_a_recorded_run_is_made_again(path, command, capsys):
         assert said in out
 
 
-def test_control_c_is_one_sentence(path, command):
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    ("words", "there", "said"),
+    [
+        ("--verify 1", "study.jsonl", ""),
+        ("--seeds 3 4", "*.unfinished", r"0/38 (?s:.*)\nstopped; nothing is kept yet, as no epoch"),
+    ],
+)
+def test_control_c_is_one_sentence(path, command, capsys, monkeypatch, words, there, said):
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (-1, -1))  # no size
     path.write_text(finished(3).to_json())
     with (
-        once_there(path.parent, "study.jsonl", interrupt),
-        pytest.raises(SystemExit, match=r"^mnist_lib\.study: stopped; the same command goes on"),
+        once_there(path.parent, there, interrupt),
+        pytest.raises(SystemExit, match=r"^mnist_lib\.study: stopped$"),
     ):
+        command(path, *words.split())
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_a_net_that_only_a_file_names_is_not_imported(path, command, my_nets):
+    path.write_text(finished(3, dataclasses.replace(RECIPE, net="my_nets:TinyNet")).to_json())
+    said = "net must be of this library or typed by you, .* got 'my_nets:TinyNet'"
+    with pytest.raises(ParameterError, match=said):
+        study(path, load_study(path)[0].recipe, [3])
+    with pytest.raises(SystemExit, match=said):
         command(path, "--verify", "1")
+    assert not my_nets.exists()
+    with pytest.raises(SystemExit, match=r"^1$"):  # trained, to other bits
+        command(path, "--verify", "1", "--net", "my_nets:TinyNet")
+    assert my_nets.exists()
 
 
 @pytest.mark.parametrize(
