@@ -14,6 +14,7 @@ from papermill.cli import papermill as papermill_command
 
 import mnist_lib
 from mnist_lib import parse_log
+from mnist_lib.net import NETS
 from mnist_lib.runs.folder import PRETRAINED
 from tests.notebooks.running import (
     ENVIRONMENT,
@@ -72,6 +73,17 @@ def test_it_runs_every_recipe(notebook, tmp_path, recipe):
     assert f"{history.record['parameters']:,}" in text
 
 
+@pytest.mark.usefixtures("my_nets")
+def test_it_runs_a_net_and_a_recipe_of_your_own(notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_RUNS", str(tmp_path / "runs"))
+    given = QUICK | {"net": "my_nets:TinyNet", "changes": "rotation=5 momentum=0.5"}
+    printed = execute_here(notebook, skip=SAME, **given)
+    assert "7,850" in printed["verdict"]
+    (folder,) = (tmp_path / "runs").iterdir()
+    for part in ("my_nets.TinyNet", "rotation5", "momentum0.5"):
+        assert part in folder.name
+
+
 @pytest.mark.parametrize("weights", ["fast", "run"])
 def test_the_inside_of_any_net_is_shown(tmp_path, weights):
     """Of the library's weights and of a run's folder; no label of the sample is doubted."""
@@ -125,6 +137,10 @@ def test_a_finished_run_is_shown_again(notebook, quick):
 
 BAD = [
     ({"epochs": 0}, "ParameterError: epochs must be a whole number of at least 1, got 0"),
+    ({"net": "p997"}, "ParameterError: net must be one of assignment, sprint, "),
+    ({"net": "no_nets:Net"}, "ParameterError: net no_nets:Net, imported in "),
+    ({"changes": "rotaton=1"}, "ParameterError: a recipe has no field 'rotaton' (did you mean "),
+    ({"changes": "epochs=3"}, "ParameterError: epochs is 3 in the changes, 2 beside them"),
     ({"recipe": "best"}, "ParameterError: recipe must be one of assignment, steady, fast, "),
     ({"batch_size": 501}, "ParameterError: batch_size must be at most 500"),
     ({"seed": "x"}, "ParameterError: seed must be a whole number"),
@@ -159,7 +175,17 @@ def test_bad_parameter_stops_with_one_sentence(tmp_path):
 def test_help_lists_every_parameter_with_type_and_text(capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         papermill_command.main(["--help-notebook", str(NOTEBOOK)], standalone_mode=False)
-    names = ["recipe", "epochs", "batch_size", "learning_rate", "seed", "device", "threads"]
+    names = [
+        "recipe",
+        "net",
+        "changes",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "seed",
+        "device",
+        "threads",
+    ]
     names += ["data_dir", "data_source", "train_images", "run_dir", "drive", "resume"]
     shown = r"(?m)^  (\w+): (?:str|int|float|bool) \(default .+?\)\s+\S"
     assert re.findall(shown, capsys.readouterr().out) == names
@@ -167,8 +193,10 @@ def test_help_lists_every_parameter_with_type_and_text(capsys):
 
 def test_the_form_offers_every_recipe(notebook):
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    (form,) = re.findall(r"(?m)^recipe: .* @param \[(.+)\]", cell.source)
-    assert re.findall(r"\w+", form) == list(mnist_lib.RECIPES)
+    offered = {"recipe": list(mnist_lib.RECIPES), "net": [n for n in NETS if ":" not in n]}
+    for name, choices in offered.items():
+        (form,) = re.findall(rf"(?m)^{name}: .* @param \[(.+)\]", cell.source)
+        assert re.findall(r"\w+", form) == choices
 
 
 def set_up(path, names, *cases, repository=""):
