@@ -139,7 +139,10 @@ BAD = [
     ({"epochs": 0}, "ParameterError: epochs must be a whole number of at least 1, got 0"),
     ({"net": "p997"}, "ParameterError: net must be one of assignment, sprint, "),
     ({"net": "no_nets:Net"}, "ParameterError: net no_nets:Net, imported in "),
-    ({"changes": "rotaton=1"}, "ParameterError: a recipe has no field 'rotaton' (did you mean "),
+    (
+        {"changes": "rotaton=1"},
+        "ParameterError: a recipe has no field 'rotaton'; did you mean 'rotation'",
+    ),
     ({"changes": "epochs=3"}, "ParameterError: epochs is 3 in the changes, 2 beside them"),
     ({"recipe": "best"}, "ParameterError: recipe must be one of assignment, steady, fast, "),
     ({"batch_size": 501}, "ParameterError: batch_size must be at most 500"),
