@@ -18,6 +18,7 @@ from mnist_lib import (
     get_recipe,
     load_study,
     logged_runs,
+    luck_table,
     recorded_studies,
 )
 from mnist_lib.base.tables import (
@@ -139,20 +140,21 @@ def held_out() -> str:
 
 def recipes_table() -> str:
     """Each recipe on the README's machine, and the fresh seeds: means and sd, all seeds counted."""
-    authors, folds = logged_runs(), records.held_out()
+    authors = logged_runs()
     rows = [_recipe_row("the author's two runs", len(authors[0]), authors)]
     # Two values have no spread worth the name.
     rows[0]["last epoch %"] = ", ".join(f"{run.final.accuracy:.2f}" for run in authors)
-    for name in ("assignment", *FRESH, "steady", "fast", "long", "sprint"):
-        runs = recorded_studies()[name]
+    names = ("assignment", *FRESH, "steady", "fast", "long", "sprint")
+    studies = {name: recorded_studies()[name] for name in names}
+    for (name, runs), luck in zip(studies.items(), luck_table(studies).rows, strict=True):
         recipe = runs[0].recipe
         passes = recipe.first + (recipe.epochs - 1) * recipe.hardest  # in training sets
         text = f"`{recipe.name}`{name.removeprefix(recipe.name)}"
         if f"{name}, fresh seeds" in FRESH:
             text += ", first seeds"
         row = _recipe_row(text, passes, runs, _seconds(recipe.name))
-        held = folds.get(recipe.name, {}).values()
-        rows.append(row | {"held out %": f"{statistics.fmean(held):.2f}" if held else ""})
+        row["held out %"] = luck["held out, %"]
+        rows.append(row | {name: luck[name] for name in ("sd over epochs", "sd over seeds")})
     return markdown(Table(rows))
 
 
@@ -163,6 +165,8 @@ def _recipe_row(name: str, passes: float, runs: list[History], seconds: str = ""
         "passes": f"{passes:.2f}",
         "last epoch %": mean_and_sd((run.final.accuracy for run in runs), 2),
         "held out %": "",
+        "sd over epochs": "",
+        "sd over seeds": "",
         "end at 99.44% or more": count_and_interval(sum(run.reached for run in runs), len(runs)),
         "touch it": f"{sum(run.touched for run in runs)} of {len(runs)}",
         "seconds": seconds,
