@@ -102,6 +102,9 @@ SETTINGS = {
     "3 epochs of all images": {"epochs": 3, "hardest": 1.0},
     "7 epochs of all images": {"epochs": 7, "hardest": 1.0},
     "again": {},
+    "net p2976": {"net": "p2976"},
+    "120 epochs": {"epochs": 120},
+    "averaging 0.999": {"averaging": 0.999},
 }
 # From `assignment` to `steady`; then, in predictions.csv, come changes to `steady`.
 BRIDGE = (
