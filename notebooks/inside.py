@@ -20,7 +20,7 @@ from torch import Tensor
 from mnist_lib import evaluation, get_recipe
 from mnist_lib.augment import MOVES, augment, denormalize, normalize
 from mnist_lib.base.arrays import as_images, as_labels
-from mnist_lib.base.errors import check
+from mnist_lib.base.errors import ParameterError, check
 from mnist_lib.curves import COLORS, axes
 from mnist_lib.figures.layers import hook_leaves
 from mnist_lib.figures.pictures import frame, plot_captioned, tiles
@@ -34,15 +34,28 @@ DISTORTIONS = {
 }
 
 
-@torch.no_grad()
-def feature_maps(net: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """Each layer's output for one uint8 image (28, 28): float32 (C, H, W) by layer name.
+def first_filters(net: nn.Module) -> Tensor:
+    """The filters of the first layer that is a convolution over images: (N, height, width)."""
+    kernels = [weights for weights in net.parameters() if weights.dim() == 4]
+    if not kernels:
+        raise ParameterError("it has no convolution over images")
+    return kernels[0].detach().cpu().flatten(0, 1)
 
-    For a `Views` net, only the inner net's.
+
+@torch.no_grad()
+def feature_maps(net: nn.Module, image: Tensor, kind: type = nn.Module) -> dict[str, Tensor]:
+    """The output of each layer of a `kind` for one uint8 image (28, 28): (C, H, W) by layer name.
+
+    For a `Views` net, only the inner net's. Raises ParameterError if no such layer has maps.
     """
+    layers = dict(evaluation.unwrapped(net).named_modules())
     with _outputs(net) as maps:
         evaluation.unwrapped(net)(_inputs(net, image)[:1])
-    return {name: output[0].cpu() for name, output in maps.items() if output.dim() == 4}
+    maps = {n: m[0].float().cpu() for n, m in maps.items() if getattr(m, "ndim", 0) == 4}
+    maps = {name: layer for name, layer in maps.items() if isinstance(layers[name], kind)}
+    if not maps:
+        raise ParameterError(f"it calls no {kind.__name__} that makes maps of an image")
+    return maps
 
 
 @contextlib.contextmanager
@@ -154,16 +167,22 @@ def plot_feature_maps(maps: dict[str, Tensor], ax: Axes | None = None) -> Axes:
 
 
 def plot_fields(fields: dict[str, Tensor], sides: dict[str, int], ax: Axes | None = None) -> Axes:
-    """Each layer's `effective_receptive_field`; the square is the theoretical one, `sides` wide."""
+    """Each layer's `effective_receptive_field`; the square is the theoretical one, `sides` wide.
+
+    A layer that has none in `sides`, as of a net without a layer table, gets no square.
+    """
+    check("fields", fields, bool(fields), "those of at least one layer")
     ax = ax or axes(2.4)
     for place, (name, field) in enumerate(fields.items()):
         ax.imshow(field.numpy(), cmap="Blues", extent=(30 * place, 30 * place + 28, 28, 0))
-        side = min(sides[name], 28)
-        top, left = torch.nonzero(field).amin(dim=0).clamp(max=28 - side).tolist()
-        frame(ax, 30 * place + left + 0.5, top + 0.5, side)
+        text = name
+        if name in sides:
+            text, side = f"{name}: {sides[name]} x {sides[name]}", min(sides[name], 28)
+            top, left = torch.nonzero(field).amin(dim=0).clamp(max=28 - side).tolist()
+            frame(ax, 30 * place + left + 0.5, top + 0.5, side)
         share = field.flatten().sort(descending=True).values.cumsum(dim=0)
         most = 1 + (share < 0.9).sum().item()
-        text = f"{name}: {sides[name]} x {sides[name]}\n90% in {most} pixels"
+        text += f"\n90% in {most} pixels"
         ax.text(30 * place + 14, -1, text, ha="center", va="bottom", fontsize=8)
     ax.set(xlim=(-0.5, 30 * len(fields) - 1.5), ylim=(28.5, -9))
     ax.set_axis_off()
