@@ -1,5 +1,6 @@
 """The notebook, run as its users run it: by `make run`, papermill, nbval, and in other folders."""
 
+import copy
 import dataclasses
 import os
 import re
@@ -10,6 +11,8 @@ import sys
 import nbformat
 import papermill
 import pytest
+import torch
+import torch.nn as nn
 from papermill.cli import papermill as papermill_command
 
 import mnist_lib
@@ -29,6 +32,7 @@ from tests.notebooks.running import (
 )
 
 INSIDE, IGNORED = NOTEBOOK.with_name("inside_the_net.ipynb"), "nbval-ignore-output"
+NETS = ("net", "load")  # the cells that make the net
 # Cells that show the same whatever is trained.
 SAME = ("luck", "layers", "torchsummary", "receptive-fields", "band", "luck-table", "ideas")
 
@@ -70,6 +74,45 @@ def test_it_runs_every_recipe(notebook, tmp_path, recipe):
     history = mnist_lib.load_history(tmp_path / "run")
     assert history.record["recipe"]["name"] == recipe
     assert f"{history.record['parameters']:,}" in text
+    assert "cannot be shown" not in text
+
+
+class Twice(nn.Module):
+    """A net with a layer that is called twice, and an answer that is bounded."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(784, 10)
+
+    def forward(self, x):
+        return self.linear((x + self.conv(self.conv(x))).flatten(1)).sigmoid()
+
+
+class Functional(nn.Module):
+    """A net without layers, whose forward takes no nan."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(10, 784))
+
+    def forward(self, x):
+        assert not x.isnan().any()
+        return nn.functional.linear((x > 0).float().flatten(1), self.weight)
+
+
+@pytest.mark.parametrize("make", [Twice, Functional, lambda: torch.jit.script(mnist_lib.Net())])
+def test_any_net_ends_a_run(notebook, tmp_path, make):
+    """What cannot be shown of it is said in a sentence, in the notebook of its inside too."""
+    own = {"make_net": lambda recipe: make(), "pretrained": lambda name: make()}
+    for path, call in ((notebook, "make_net"), (nbformat.read(INSIDE, as_version=4), "pretrained")):
+        changed = copy.deepcopy(path)
+        for cell in changed.cells:
+            cell.source = cell.source.replace(f"mnist_lib.{call}(", f"{call}(", cell.id in NETS)
+        given = {"data_source": "sample", call: own[call]}
+        given |= QUICK | {"run_dir": str(tmp_path / "run")} if call == "make_net" else {}
+        text = execute_here(changed, "draw", skip=(*SAME, "robustness"), **given)
+        assert "The layer table cannot be shown for this net: " in "".join(text.values())
+        assert text["draw"].startswith("The page to draw on cannot be shown for this net: net must")
 
 
 @pytest.mark.parametrize("weights", ["fast", "run"])
@@ -88,6 +131,7 @@ def test_the_inside_of_any_net_is_shown(tmp_path, weights):
     text = "".join(execute_here(notebook, last, **given).values())
     assert "SAMPLE of MNIST" in text
     assert "0 of them have one of the 0 doubtful labels" in text
+    assert "cannot be shown" not in text
 
 
 def test_second_run_prints_the_same_to_the_digit(quick):
@@ -216,7 +260,7 @@ def test_in_colab_the_inside_notebook_clones_the_repository(tmp_path):
     empty.mkdir()
     shutil.copytree(ROOT / "mnist_lib", repository / "mnist_lib")
     (repository / "notebooks").mkdir()
-    for name in ("plots.py", "inside.py"):
+    for name in ("plots.py", "shown.py", "inside.py"):
         shutil.copy(NOTEBOOK.with_name(name), repository / "notebooks")
     for words in ("init --quiet", "add .", "-c user.name=x -c user.email=x commit --quiet -m x"):
         subprocess.run(["git", *words.split()], cwd=repository, check=True)
