@@ -1,6 +1,5 @@
 """The notebook in JupyterLab, in a real browser: all cells run, and a drawn digit is read."""
 
-import json
 import os
 import re
 import socket
@@ -11,7 +10,7 @@ import urllib.request
 import nbformat
 import pytest
 
-from tests.notebooks.running import ENVIRONMENT, NOTEBOOK, ROOT
+from tests.notebooks.running import NOTEBOOK
 
 FEW = "data_source, recipe, epochs, run_dir = 'sample', 'fast', 1, 'run'"
 ERROR = '[data-mime-type="application/vnd.jupyter.error"]'
@@ -31,18 +30,8 @@ def lab(tmp_path, start):
     at = [cell.id for cell in notebook.cells].index("parameters")
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(FEW))
     nbformat.write(notebook, tmp_path / "run.ipynb")
-    settings = tmp_path / "settings" / "@jupyterlab"
-    for name, values in {
-        "notebook-extension/tracker": {"windowingMode": "none"},  # all cells are on the page
-        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    }.items():
-        path = settings / f"{name}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(values))
-    folders = {"CONFIG": "config", "DATA": "data", "RUNTIME": "data"}
-    env = ENVIRONMENT | {f"JUPYTER_{k}_DIR": str(tmp_path / v) for k, v in folders.items()}
-    env |= {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "MPLBACKEND": ""}
-    env |= {"PYTHONPATH": os.pathsep.join([str(ROOT), env["PYTHONPATH"]])}
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR")
+    env = os.environ | dict.fromkeys(names, str(tmp_path / "settings"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

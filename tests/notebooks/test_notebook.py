@@ -12,12 +12,13 @@ import nbformat
 import papermill
 import pytest
 import torch
-import torch.nn as nn
+import torch.nn.functional as F
 from papermill.cli import papermill as papermill_command
 
 import mnist_lib
 from mnist_lib import parse_log
 from mnist_lib.runs.folder import PRETRAINED
+from tests.figures.test_layers import Shaped
 from tests.notebooks.running import (
     ENVIRONMENT,
     NOTEBOOK,
@@ -32,7 +33,6 @@ from tests.notebooks.running import (
 )
 
 INSIDE, IGNORED = NOTEBOOK.with_name("inside_the_net.ipynb"), "nbval-ignore-output"
-NETS = ("net", "load")  # the cells that make the net
 # Cells that show the same whatever is trained.
 SAME = ("luck", "layers", "torchsummary", "receptive-fields", "band", "luck-table", "ideas")
 
@@ -77,40 +77,26 @@ def test_it_runs_every_recipe(notebook, tmp_path, recipe):
     assert "cannot be shown" not in text
 
 
-class Twice(nn.Module):
-    """A net with a layer that is called twice, and an answer that is bounded."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.linear = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(784, 10)
-
-    def forward(self, x):
-        return self.linear((x + self.conv(self.conv(x))).flatten(1)).sigmoid()
-
-
-class Functional(nn.Module):
-    """A net without layers, whose forward takes no nan."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(10, 784))
-
-    def forward(self, x):
-        assert not x.isnan().any()
-        return nn.functional.linear((x > 0).float().flatten(1), self.weight)
-
-
-@pytest.mark.parametrize("make", [Twice, Functional, lambda: torch.jit.script(mnist_lib.Net())])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Shaped(lambda net, x: net.linear((x + net.one(net.one(x))).mean((2, 3))).sigmoid()),
+        lambda: Shaped(lambda net, x: F.linear((x > 0).float().mean((2, 3)), net.linear.weight)),
+        lambda: torch.jit.script(mnist_lib.Net()),
+    ],
+    ids=["a layer twice, bounded", "functional", "scripted"],
+)
 def test_any_net_ends_a_run(notebook, tmp_path, make):
     """What cannot be shown of it is said in a sentence, in the notebook of its inside too."""
-    own = {"make_net": lambda recipe: make(), "pretrained": lambda name: make()}
-    for path, call in ((notebook, "make_net"), (nbformat.read(INSIDE, as_version=4), "pretrained")):
-        changed = copy.deepcopy(path)
-        for cell in changed.cells:
-            cell.source = cell.source.replace(f"mnist_lib.{call}(", f"{call}(", cell.id in NETS)
-        given = {"data_source": "sample", call: own[call]}
-        given |= QUICK | {"run_dir": str(tmp_path / "run")} if call == "make_net" else {}
-        text = execute_here(changed, "draw", skip=(*SAME, "robustness"), **given)
+    few = QUICK | {"run_dir": str(tmp_path / "run"), "make_net": lambda recipe: make()}
+    some = {"data_source": "sample", "pretrained": lambda name: make()}
+    for read, cell, given in (
+        (copy.deepcopy(notebook), "net", few),
+        (nbformat.read(INSIDE, as_version=4), "load", some),
+    ):
+        (own,) = (c for c in read.cells if c.id == cell)
+        own.source = re.sub(r"mnist_lib\.(make_net|pretrained)", r"\1", own.source)
+        text = execute_here(read, "summary", skip=(*SAME, "robustness", "shared"), **given)
         assert "The layer table cannot be shown for this net: " in "".join(text.values())
         assert text["draw"].startswith("The page to draw on cannot be shown for this net: net must")
 

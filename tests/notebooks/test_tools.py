@@ -168,7 +168,7 @@ def test_single_file_runs_in_an_empty_folder(tmp_path, source, last, parameters,
     setup = notebook.cells[1]
     assert setup.metadata == {"cellView": "form", "jupyter": {"source_hidden": True}}
     assert len(setup.source.splitlines()) < 60, "the library is on one line"
-    links = re.findall(r"\[(.+?\.ipynb)\]\((.+?)\)", str(notebook.cells))
+    links = re.findall(r"\[([\w.]+)\]\(([\w.]+)\)", str(notebook.cells))
     assert links == [("inside_the_net_colab.ipynb",) * 2] * (source is NOTEBOOK)
     empty, site = tmp_path / "empty", tmp_path / "site"
     empty.mkdir()
