@@ -83,7 +83,6 @@ def test_text_names_epoch_numbers_and_the_flattery():
     shown = verdict(Net(), make(9950, 9944))._repr_html_()
     assert shown.startswith("<p>Verdict on MNIST</p><div")
     assert f'<td style="text-align: left">{best}</td>' in shown
-    assert "flatters" in shown
     assert verdict(Net(), make(9950)).summary() == "Verdict on MNIST: claims confirmed: 4 of 4"
     assert "not: 99.44% reached, first epoch" in verdict(Net(), make(9940)).summary()
 

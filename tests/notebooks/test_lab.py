@@ -4,12 +4,11 @@ import os
 import re
 import socket
 import sys
-import time
-import urllib.request
 
 import nbformat
 import pytest
 
+from tests.conftest import wait_for
 from tests.notebooks.running import NOTEBOOK
 
 FEW = "data_source, recipe, epochs, run_dir = 'sample', 'fast', 1, 'run'"
@@ -36,21 +35,14 @@ def lab(tmp_path, start):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token="]
-    words += ["--ServerApp.log_level=ERROR"]  # nobody reads it
-    start([sys.executable, "-m", "jupyterlab", *words], cwd=tmp_path, env=env)
-    end = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api"):
-                return f"http://127.0.0.1:{port}/lab/tree/run.ipynb"
-        except OSError:
-            assert time.monotonic() < end, "JupyterLab did not start"
-            time.sleep(0.1)
+    server = start([sys.executable, "-m", "jupyterlab", *words], cwd=tmp_path, env=env)
+    wait_for(tmp_path / "settings" / "runtime" / f"jpserver-{server.pid}.json")
+    return f"http://127.0.0.1:{port}/lab/tree/run.ipynb"
 
 
 def test_all_cells_run_and_a_drawn_digit_is_read_at_both_widths(browser, lab):
     page, missing = browser.new_page(viewport={"width": 1366, "height": 900}), []
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.on("response", lambda got: got.status >= 400 and missing.append(got.url))
     page.goto(lab)
     page.get_by_text(re.compile(r"\| Idle$")).wait_for()
@@ -76,4 +68,3 @@ def test_all_cells_run_and_a_drawn_digit_is_read_at_both_widths(browser, lab):
         page.mouse.up()
         assert drawing.locator(".best span").first.text_content() == "1"
     assert missing == []
-    page.close()
