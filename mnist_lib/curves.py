@@ -3,6 +3,9 @@
 A plot takes data and an optional `ax`, and returns the `ax`. `import mnist_lib` leaves it out.
 """
 
+import base64
+import html
+import io
 import itertools
 
 import matplotlib.pyplot as plt
@@ -30,7 +33,11 @@ def show(drawn: Axes | Figure, alt: str) -> None:
     from IPython.display import display
 
     figure = drawn.get_figure() if isinstance(drawn, Axes) else drawn
-    display(figure, metadata={"image/png": {"alt": alt}})
+    figure.savefig(file := io.BytesIO(), bbox_inches="tight")
+    png = base64.b64encode(file.getvalue()).decode()
+    # JupyterLab and nbconvert show no PNG's alternative text, and a PDF takes no HTML: so both.
+    image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">'
+    display({"text/html": image, "image/png": png, "text/plain": alt}, raw=True)
     plt.close(figure)
 
 

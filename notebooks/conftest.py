@@ -1,5 +1,6 @@
-"""nbval: what goes to stderr (progress bars, warnings of other packages) is not a result; and a
-notebook that is compared trains anew, in a folder of its own.
+"""nbval: what goes to stderr (progress bars, warnings of other packages) is not a result, nor is a
+picture's HTML, of which the alternative text is compared, and a table's, which is compared as text;
+and a notebook that is compared trains anew, in a folder of its own.
 """
 
 import os
@@ -11,4 +12,4 @@ os.environ["MNIST_RUNS"] = _runs.name
 
 def pytest_collectstart(collector):
     if hasattr(collector, "skip_compare"):
-        collector.skip_compare += ("stderr",)
+        collector.skip_compare += ("stderr", "text/html")

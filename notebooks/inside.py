@@ -21,7 +21,7 @@ from torch import Tensor
 from mnist_lib import evaluation, get_recipe
 from mnist_lib.augment import MOVES, augment, denormalize, normalize
 from mnist_lib.base.arrays import as_images, as_labels
-from mnist_lib.base.errors import check
+from mnist_lib.base.errors import ParameterError, check
 from mnist_lib.curves import COLORS, axes
 from mnist_lib.digits.prepare import Prediction
 from mnist_lib.figures.layers import hook_leaves
@@ -36,15 +36,28 @@ DISTORTIONS = {
 }
 
 
-@torch.no_grad()
-def feature_maps(net: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """Each layer's output for one uint8 image (28, 28): float32 (C, H, W) by layer name.
+def first_filters(net: nn.Module) -> Tensor:
+    """The filters of the first layer that is a convolution over images: (N, height, width)."""
+    kernels = [weights for weights in net.parameters() if weights.dim() == 4]
+    if not kernels:
+        raise ParameterError("it has no convolution over images")
+    return kernels[0].detach().cpu().flatten(0, 1)
 
-    For a `Views` net, only the inner net's.
+
+@torch.no_grad()
+def feature_maps(net: nn.Module, image: Tensor, kind: type = nn.Module) -> dict[str, Tensor]:
+    """The output of each layer of a `kind` for one uint8 image (28, 28): (C, H, W) by layer name.
+
+    For a `Views` net, only the inner net's. Raises ParameterError if no such layer has maps.
     """
+    layers = dict(evaluation.unwrapped(net).named_modules())
     with _outputs(net) as maps:
         evaluation.unwrapped(net)(_inputs(net, image)[:1])
-    return {name: output[0].cpu() for name, output in maps.items() if output.dim() == 4}
+    maps = {n: m[0].float().cpu() for n, m in maps.items() if getattr(m, "ndim", 0) == 4}
+    maps = {name: layer for name, layer in maps.items() if isinstance(layers[name], kind)}
+    if not maps:
+        raise ParameterError(f"it calls no {kind.__name__} that makes maps of an image")
+    return maps
 
 
 @contextlib.contextmanager
@@ -165,8 +178,10 @@ def plot_fields(fields: dict[str, Tensor], sides: dict[str, int], ax: Axes | Non
     """Each layer's `effective_receptive_field`, and a frame around the pixels that its output sees.
 
     The frame is smaller than the receptive field, `sides` wide, where that reaches beyond the image
-    or beyond its crop. The dotted square is the image's border.
+    or beyond its crop. A layer that has none in `sides`, as of a net without a layer table, has its
+    name alone. The dotted square is the image's border.
     """
+    check("fields", fields, bool(fields), "those of at least one layer")
     ax = ax or axes(2.7)
     for place, (name, field) in enumerate(fields.items()):
         left = 31 * place
@@ -178,8 +193,8 @@ def plot_fields(fields: dict[str, Tensor], sides: dict[str, int], ax: Axes | Non
         frame(ax, left + start + 0.5, top + 0.5, side)
         rest = 1 - field.flatten().sort(descending=True).values.cumsum(dim=0)
         share = (1 + (rest > 0.1).sum().item()) / side**2
-        size = f"{name}: {sides[name]} x {sides[name]}\nin sight: {side} x {side}"
-        text = f"{size}\n90% in {share:.0%} of it"
+        size = f"{name}: {sides[name]} x {sides[name]}" if name in sides else name
+        text = f"{size}\nin sight: {side} x {side}\n90% in {share:.0%} of it"
         ax.text(left + 14, -1, text, ha="center", va="bottom", fontsize=10)
     ax.set(xlim=(-0.5, 31 * len(fields) - 2.5), ylim=(28.5, -0.5))
     ax.set_title("The pixels that move a layer's middle output, darker if more", y=1.5)

@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def pytest_configure():
 
 def pytest_collection_modifyitems(items):
     """The slow files run first, so that two workers end at about the same time."""
-    slow = ["studies", "notebook", "kills", "tools", "cluster", "training", "wheel"]
+    slow = ["studies", "notebook", "kills", "tools", "lab", "cluster", "training", "wheel"]
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in slow)
 
 
@@ -62,6 +63,20 @@ def sample():
 def digits(sample):
     """The same digits under another name, so that recipes take no more of them than they say."""
     return dataclasses.replace(sample, source="digits")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The machine's own Chromium, without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
 
 
 @pytest.fixture

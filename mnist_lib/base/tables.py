@@ -25,6 +25,8 @@ class Table:
         head, *body = [line.format(*row).rstrip() for row in rows]
         return "\n".join([head, "-" * len(line.format(*rows[0])), *body])
 
+    __repr__ = __str__  # what a notebook run in a terminal shows
+
     def _repr_html_(self):
         lines = ""
         for tag, row in zip(["th"] + ["td"] * len(self.rows), self.cells(), strict=True):
@@ -33,7 +35,7 @@ class Table:
                 side = "left" if n < self.left else "right"
                 lines += f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
             lines += "</tr>"
-        return f"<table>{lines}</table>"
+        return f'<div style="overflow-x: auto"><table>{lines}</table></div>'
 
 
 def mean_and_sd(values: Iterable[float], digits: int = 3) -> str:

@@ -12,32 +12,44 @@ import torch.nn as nn
 from torch.nn.utils import fusion, skip_init
 
 from ..base.errors import ParameterError
-from ..evaluation import check_net, crop_of, scale_of, unwrapped
-from ..net import FastNet, LeanNet, Net, SmallNet, SprintNet
+from ..evaluation import check_net, count_parameters, crop_of, scale_of, unwrapped
+from ..net import FastNet, LeanNet, Net, SmallNet, SprintNet, middle
 
+KINDS = (Net, FastNet, SprintNet, SmallNet, LeanNet)
 PAGE = Path(__file__).with_name("drawing.html")
 
 
-def page(net: nn.Module) -> str:
+def page(net: nn.Module, name: str = "") -> str:
     """HTML of a page to draw on, with the weights of one of this library's nets embedded.
 
-    For a `Views` net, only the inner net: the page shows one view.
+    It shows the net's `name`, by default its class. For a `Views` net, only the inner net: the page
+    shows one view. Raises ParameterError unless the page computes what the net does.
     """
-    layers = _layers(net)
+    check_net(net)
+    kind = type(unwrapped(net))
+    if kind not in KINDS:  # exact types, not isinstance: a subclass may override forward
+        names = ", ".join(known.__name__ for known in KINDS)
+        raise ParameterError(f"net must be one of {names}, got a {kind.__name__}")
+    try:
+        layers = _layers(unwrapped(net))
+    except Exception as error:  # what a part that is not the library's own may raise
+        raise ParameterError(f"net has a part that the page cannot compute: {error}") from error
+    name = f"{name or kind.__name__}, {count_parameters(net):,} parameters"
     weights = torch.cat([part.flatten() for layer in layers for part in layer.pop("weights")])
     encoded = base64.b64encode(weights.numpy().astype("<f4").tobytes()).decode()
     mean, std = scale_of(net)
     embedded = {"mean": mean, "sd": std, "crop": crop_of(net), "layers": layers, "weights": encoded}
-    return PAGE.read_text(encoding="utf-8").replace(">NET<", f">{json.dumps(embedded)}<")
+    text = json.dumps(embedded | {"name": name}).replace("<", "\\u003c")  # so it ends no script
+    return PAGE.read_text(encoding="utf-8").replace(">NET<", f">{text}<")
 
 
-def show(net: nn.Module, height: int = 430) -> None:
+def show(net: nn.Module, name: str = "", height: int = 520) -> None:
     """Display the page in a notebook, in a frame `height` pixels high."""
     from IPython.display import HTML, display
 
     # An iframe isolates the page, as a notebook may show two. IPython's IFrame takes only a URL.
     frame = f'style="width:100%; height:{height}px; border:0" title="Draw a digit"'
-    display(HTML(f'<div><iframe srcdoc="{html.escape(page(net))}" {frame}></iframe></div>'))
+    display(HTML(f'<div><iframe srcdoc="{html.escape(page(net, name))}" {frame}></iframe></div>'))
 
 
 @torch.no_grad()
@@ -46,13 +58,6 @@ def _layers(net: nn.Module) -> list[dict]:
 
     In evaluation mode a batch norm only scales and shifts, so it is folded into the weights.
     """
-    check_net(net)
-    net = unwrapped(net)
-    # Exact types, not isinstance: a subclass may override forward.
-    supported = (Net, FastNet, SprintNet, SmallNet, LeanNet)
-    if type(net) not in supported:
-        names = ", ".join(kind.__name__ for kind in supported)
-        raise ParameterError(f"net must be one of {names}, got a {type(net).__name__}")
     net = copy.deepcopy(net).cpu().float().eval()
     fold = None
     if isinstance(net, Net):
@@ -86,6 +91,14 @@ def _layers(net: nn.Module) -> list[dict]:
                 "weights": (folded.weight.detach().cpu(), bias.detach().cpu()),
             }
         )
+    inputs = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    x = middle(inputs, crop_of(net))
+    for layer in layers:
+        x = torch.conv2d(x, *layer["weights"], layer["stride"], layer["padding"])
+        x = x.relu() if layer["relu"] else x
+        x = torch.max_pool2d(x, 2) if layer["pool"] else x
+    if not torch.allclose(x.mean((2, 3)).log_softmax(dim=1), net(inputs), atol=1e-3):
+        raise ValueError("its layers, as the page computes them, give other scores")
     return layers
 
 

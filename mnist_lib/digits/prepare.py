@@ -42,13 +42,13 @@ class Prediction(NamedTuple):
         )
 
 
-def predict(image, net: nn.Module | None = None) -> Prediction:
+def predict(image, net: nn.Module | None = None, bounded: bool = False) -> Prediction:
     """Classify a picture of a single digit, given in any form that `prepare` takes.
 
-    The default net is `pretrained("steady")`; any other is called as `infer` does.
+    The default net is `pretrained("steady")`; any other is called as `infer` does, with `bounded`.
     """
     prepared = prepare(image)
-    output = infer(pretrained("steady") if net is None else net, prepared)
+    output = infer(pretrained("steady") if net is None else net, prepared, bounded)
     return Prediction(output[0].exp().cpu(), prepared)
 
 

@@ -1,5 +1,6 @@
 """What a run and its recipe's seeds show: a verdict on the assignment's claims, and luck."""
 
+import html
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The claims, and a title naming the test set; str() gives a table."""
+    """The claims, and a title naming the test set; str() gives text, a notebook HTML."""
 
     claims: tuple[Claim, ...]
     title: str
@@ -63,7 +64,9 @@ class Verdict:
         left = len(self.claims) - count
         return f"{line}; {left} not judged. {GET_MNIST}" if left else line
 
-    def __str__(self):
+    @property
+    def parts(self) -> list[str | Table]:
+        """The title, a row per claim, and what to know about them."""
         answers = {True: "yes", False: "NO", None: "not judged"}
         rows = []
         for claim in self.claims:
@@ -72,7 +75,16 @@ class Verdict:
             if any(claim.recorded for claim in self.claims):
                 rows[-1]["recorded seeds that do"] = claim.recorded
         last = [GET_MNIST] if len(self.judged) < len(self.claims) else []
-        return "\n\n".join([self.title, str(Table(rows, left=4)), FOOTNOTE, *last])
+        return [self.title, Table(rows, left=4), FOOTNOTE, *last]
+
+    def __str__(self):
+        return "\n\n".join(map(str, self.parts))
+
+    __repr__ = __str__
+
+    def _repr_html_(self):
+        texts = (f"<p>{html.escape(p)}</p>" if isinstance(p, str) else p for p in self.parts)
+        return "".join(t._repr_html_() if isinstance(t, Table) else t for t in texts)
 
 
 def verdict(net: nn.Module | int, history: History, data: MNIST | None = None) -> Verdict:

@@ -31,9 +31,10 @@ from mnist_lib.digits import drawing
 NOTEBOOK = ROOT / "notebooks" / "mnist_99_44.ipynb"
 INSIDE = ROOT / "notebooks" / "inside_the_net.ipynb"
 REPORTS = [*(ROOT / "notebooks" / name for name in ("seeds.ipynb", "search.ipynb")), INSIDE]
+SINGLE = (NOTEBOOK, INSIDE)  # written as single files, too
 SETUP = "setup"  # id of the notebook's first code cell
 
-CARRIED = '''\
+CARRIED = """\
 # This file carries the project's library and figures, in a wheel; it needs no repository.
 import base64
 import io
@@ -41,13 +42,11 @@ import sys
 import tempfile
 import zipfile
 
-WHEEL = """
-{wheel}
-"""
+WHEEL = "{wheel}"
 library = tempfile.mkdtemp(prefix="mnist_lib-")
 zipfile.ZipFile(io.BytesIO(base64.b64decode(WHEEL))).extractall(library)
 sys.path.insert(0, library)
-'''
+"""
 
 
 class Killed(Exception):
@@ -57,8 +56,8 @@ class Killed(Exception):
 class Live(NBClientEngine):
     """papermill's own engine, but for what a terminal is to show.
 
-    The cells' stdout and stderr come as they print; the kernel's own log, with its alarms, does
-    not. A parameter that the notebook does not have is refused.
+    The cells' stdout and stderr come as they print, their tables as text; the kernel's own log,
+    with its alarms, does not. A parameter that the notebook does not have is refused.
     """
 
     @classmethod
@@ -71,11 +70,18 @@ class Live(NBClientEngine):
                     f"{', '.join(known)}"
                 )
         options |= {"stdout_file": sys.stdout, "stderr_file": sys.stderr}
-        options["extra_arguments"] = ["--log-level=CRITICAL"]
+        options |= {"extra_arguments": ["--log-level=CRITICAL"], "on_cell_executed": print_tables}
         try:
             super().execute_managed_notebook(nb_man, kernel_name, **options)
         except DeadKernelError:  # which papermill answers with a traceback
             raise Killed from None
+
+
+def print_tables(cell, **_) -> None:
+    """Print the text of what a cell's last line gives."""
+    for output in cell.outputs:
+        if output.output_type == "execute_result":
+            print(output.data["text/plain"], flush=True)
 
 
 def run(args: list[str]) -> Path:
@@ -148,7 +154,10 @@ def make_variables() -> list[str]:
 
 
 def colab(source: Path = NOTEBOOK, dist: Path = ROOT / "dist") -> Path:
-    """Write a notebook, without outputs, with library and figures in its first code cell."""
+    """Write a notebook, without outputs, with library and figures in its first code cell.
+
+    That cell is folded, in Colab and in JupyterLab. Links lead to the notebooks written beside it.
+    """
     with tempfile.TemporaryDirectory() as work:
         # From a copy: building leaves folders of its own beside the sources.
         for name in ("pyproject.toml", "requirements.txt", "README.md"):
@@ -163,25 +172,35 @@ def colab(source: Path = NOTEBOOK, dist: Path = ROOT / "dist") -> Path:
         )
         (wheel,) = Path(work, "dist").glob("*.whl")
         with zipfile.ZipFile(wheel, "a") as carried:  # as in a checkout
-            for name in ("plots.py", "inside.py"):
+            for name in ("plots.py", "shown.py", "inside.py"):
                 carried.write(ROOT / "notebooks" / name, f"notebooks/{name}")
-        text = base64.encodebytes(wheel.read_bytes()).decode().strip()
+        text = base64.b64encode(wheel.read_bytes()).decode()
     notebook = nbformat.read(source, as_version=4)
     cell = _cell(notebook, SETUP)
     title, rest = cell.source.split("\n", 1)
     cell.source = f"{title}\n{CARRIED.format(wheel=text)}\n{rest}"
+    cell.metadata["jupyter"] = {"source_hidden": True}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+        else:
+            cell.source = re.sub(r"\[(\w+)\.ipynb\]\(\1\.ipynb\)", _link, cell.source)
     target = dist / f"{source.stem}_colab.ipynb"
     dist.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
     return target
 
 
+def _link(found: re.Match) -> str:
+    """A link to the single file of a notebook; of one without, where it is."""
+    single = f"{found[1]}_colab.ipynb"
+    there = found[1] in (path.stem for path in SINGLE)
+    return f"[{single}]({single})" if there else f"`notebooks/{found[1]}.ipynb` of the project"
+
+
 def draw(weights: str, target: Path = ROOT / "dist" / "draw.html") -> Path:
     """Write the page to draw a digit on, with the weights that `pretrained` has by this name."""
-    page = drawing.page(pretrained(weights))
+    page = drawing.page(pretrained(weights), weights)
     write_file(target, lambda path: path.write_text(page, "utf-8"))
     return target
 
@@ -251,7 +270,7 @@ def main() -> None:
     if args.task == "run":
         print(f"wrote {run([*make_variables(), *parameters])}")
     elif args.task == "colab":
-        for notebook in (NOTEBOOK, INSIDE):
+        for notebook in SINGLE:
             written = colab(notebook).relative_to(ROOT)
             print(f"wrote {written}; upload it to Colab and choose Run all")
     elif args.task == "draw":

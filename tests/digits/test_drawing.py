@@ -1,27 +1,11 @@
 """The page to draw on: in a real browser, its numbers are torch's."""
 
-import shutil
-
 import pytest
 import torch
 
 from mnist_lib import ParameterError, Rescaled, infer, pretrained, set_seed
 from mnist_lib.digits import drawing
 from mnist_lib.net import LEAN, WIDTHS, FastNet, LeanNet, Net, SmallNet, SprintNet
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """The machine's own Chromium, without a window."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def lively(net):
@@ -54,7 +38,8 @@ def test_the_browser_computes_what_torch_does(browser, sample, name):
 @pytest.mark.parametrize(("width", "touch"), [(1280, False), (390, True)])
 def test_a_stroke_is_read_as_a_one(browser, width, touch):
     page = browser.new_page(viewport={"width": width, "height": 800}, has_touch=touch)
-    page.set_content(drawing.page(pretrained("steady")))
+    page.set_content(drawing.page(pretrained("steady"), "a</script>"))
+    assert page.locator("#name").text_content() == "a</script>, 13,322 parameters"
     paper = page.locator("#paper").bounding_box()
     assert paper["x"] + paper["width"] <= width
     x, y = paper["x"] + 140, paper["y"]
@@ -89,3 +74,9 @@ def test_a_net_that_the_page_does_not_know_is_refused():
 
     with pytest.raises(ParameterError, match="got a Own"):
         drawing.page(Own())
+    changed, hooked = Net(), Net()
+    changed.BatchNorm1 = torch.nn.GroupNorm(2, 8)
+    hooked.conv7.register_forward_hook(lambda module, args, output: -output)
+    for net in (changed, hooked):
+        with pytest.raises(ParameterError, match="a part that the page cannot compute: "):
+            drawing.page(net)

@@ -78,8 +78,11 @@ def test_another_net_is_graded_by_all_of_its_parameters(frozen):
 def test_text_names_epoch_numbers_and_the_flattery():
     text = str(verdict(Net(), make(9950, 9944)))
     assert text.startswith("Verdict on MNIST\n")
-    assert "epoch 1; best 9950/10000 at 1" in text
+    assert (best := "epoch 1; best 9950/10000 at 1") in text
     assert "flatters" in text
+    shown = verdict(Net(), make(9950, 9944))._repr_html_()
+    assert shown.startswith("<p>Verdict on MNIST</p><div")
+    assert f'<td style="text-align: left">{best}</td>' in shown
     assert verdict(Net(), make(9950)).summary() == "Verdict on MNIST: claims confirmed: 4 of 4"
     assert "not: 99.44% reached, first epoch" in verdict(Net(), make(9940)).summary()
 

@@ -1,5 +1,6 @@
 """How the tests run the notebooks: with papermill, with nbval, and cell by cell in this process."""
 
+import ast
 import contextlib
 import io
 import os
@@ -26,7 +27,7 @@ def execute(notebook, folder, **parameters):
 
 
 def execute_here(notebook, last=None, skip=(), **parameters):
-    """Run a notebook's cells in this process, which starts no kernel; what each printed, by name.
+    """Run a notebook's cells in this process, which starts no kernel; what each showed, by name.
 
     As with papermill, the parameters are set after the cell of that name. `last` is the last cell
     to run, if it is not the notebook's own; the cells in `skip` are left out.
@@ -34,8 +35,12 @@ def execute_here(notebook, last=None, skip=(), **parameters):
     names, printed = {}, {}
     for cell in notebook.cells:
         if cell.cell_type == "code" and cell.id not in skip:
+            lines = ast.parse(cell.source)
+            shown = lines.body.pop() if isinstance(lines.body[-1], ast.Expr) else None
             with contextlib.redirect_stdout(io.StringIO()) as out:
-                exec(cell.source, names)
+                exec(compile(lines, cell.id, "exec"), names)
+                if shown and (value := eval(ast.unparse(shown), names)) is not None:
+                    print(value)
             printed[cell.id] = out.getvalue()
         if cell.id == "parameters":
             names |= parameters
@@ -54,11 +59,11 @@ def nbval(*notebooks):
 
 
 def stdout(notebook, name=None):
-    """What a notebook's cells (one cell) printed."""
+    """What a notebook's cells (one cell) printed, and the text of what a last line gave."""
     return "".join(
-        output.text
+        output.text if output.output_type == "stream" else f"{output.data['text/plain']}\n"
         for cell in notebook.cells
         if cell.cell_type == "code" and name in (None, cell.id)
         for output in cell.outputs
-        if output.output_type == "stream" and output.name == "stdout"
+        if output.get("name") == "stdout" or output.output_type == "execute_result"
     )

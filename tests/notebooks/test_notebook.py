@@ -1,5 +1,6 @@
 """The notebook, run as its users run it: by `make run`, papermill, nbval, and in other folders."""
 
+import copy
 import dataclasses
 import os
 import re
@@ -10,12 +11,15 @@ import sys
 import nbformat
 import papermill
 import pytest
+import torch
+import torch.nn.functional as F
 from papermill.cli import papermill as papermill_command
 
 import mnist_lib
 from mnist_lib import parse_log
 from mnist_lib.net import NETS
 from mnist_lib.runs.folder import PRETRAINED
+from tests.figures.test_layers import Shaped
 from tests.notebooks.running import (
     ENVIRONMENT,
     NOTEBOOK,
@@ -71,6 +75,31 @@ def test_it_runs_every_recipe(notebook, tmp_path, recipe):
     history = mnist_lib.load_history(tmp_path / "run")
     assert history.record["recipe"]["name"] == recipe
     assert f"{history.record['parameters']:,}" in text
+    assert "cannot be shown" not in text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Shaped(lambda net, x: net.linear((x + net.one(net.one(x))).mean((2, 3))).sigmoid()),
+        lambda: Shaped(lambda net, x: F.linear((x > 0).float().mean((2, 3)), net.linear.weight)),
+        lambda: torch.jit.script(mnist_lib.Net()),
+    ],
+    ids=["a layer twice, bounded", "functional", "scripted"],
+)
+def test_any_net_ends_a_run(notebook, tmp_path, make):
+    """What cannot be shown of it is said in a sentence, in the notebook of its inside too."""
+    few = QUICK | {"run_dir": str(tmp_path / "run"), "make_net": lambda recipe: make()}
+    some = {"data_source": "sample", "pretrained": lambda name: make()}
+    for read, cell, given in (
+        (copy.deepcopy(notebook), "net", few),
+        (nbformat.read(INSIDE, as_version=4), "load", some),
+    ):
+        (own,) = (c for c in read.cells if c.id == cell)
+        own.source = re.sub(r"mnist_lib\.(make_net|pretrained)", r"\1", own.source)
+        text = execute_here(read, "summary", skip=(*SAME, "robustness", "shared"), **given)
+        assert "The layer table cannot be shown for this net: " in "".join(text.values())
+        assert text["draw"].startswith("The page to draw on cannot be shown for this net: net must")
 
 
 @pytest.mark.usefixtures("my_nets")
@@ -100,6 +129,7 @@ def test_the_inside_of_any_net_is_shown(tmp_path, weights):
     text = "".join(execute_here(notebook, last, **given).values())
     assert "SAMPLE of MNIST" in text
     assert "0 of them have one of the 0 doubtful labels" in text
+    assert "cannot be shown" not in text
 
 
 def test_second_run_prints_the_same_to_the_digit(quick):
@@ -247,7 +277,7 @@ def test_in_colab_the_inside_notebook_clones_the_repository(tmp_path):
     empty.mkdir()
     shutil.copytree(ROOT / "mnist_lib", repository / "mnist_lib")
     (repository / "notebooks").mkdir()
-    for name in ("plots.py", "inside.py"):
+    for name in ("plots.py", "shown.py", "inside.py"):
         shutil.copy(NOTEBOOK.with_name(name), repository / "notebooks")
     for words in ("init --quiet", "add .", "-c user.name=x -c user.email=x commit --quiet -m x"):
         subprocess.run(["git", *words.split()], cwd=repository, check=True)

@@ -1,6 +1,7 @@
 """The notebooks' workshop: `make run`, Ctrl-C in it, `make record`, Colab's single file."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -164,6 +165,11 @@ def test_single_file_runs_in_an_empty_folder(tmp_path, source, last, parameters,
     nbformat.write(notebook, single)
     assert not any(cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     assert notebook.metadata.accelerator == "GPU"
+    setup = notebook.cells[1]
+    assert setup.metadata == {"cellView": "form", "jupyter": {"source_hidden": True}}
+    assert len(setup.source.splitlines()) < 60, "the library is on one line"
+    links = re.findall(r"\[([\w.]+)\]\(([\w.]+)\)", str(notebook.cells))
+    assert links == [("inside_the_net_colab.ipynb",) * 2] * (source is NOTEBOOK)
     empty, site = tmp_path / "empty", tmp_path / "site"
     empty.mkdir()
     (tmp_path / "notebooks").mkdir()
