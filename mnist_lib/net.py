@@ -101,6 +101,38 @@ class SprintNet(nn.Module):
         return F.log_softmax(x, dim=1)
 
 
+class FoldedNet(nn.Module):
+    """CNN of the recipe `faster`: images (N, 1, 28, 28) to log-probabilities (N, 10).
+
+    Folds pixels into channels, as SprintNet does, and is one convolution deeper. All widths are
+    multiples of 16, which oneDNN's kernels fill. 17,226 parameters.
+    """
+
+    def __init__(self, crop: int = 28):
+        super().__init__()
+        self.crop = crop
+        self.fold = nn.PixelUnshuffle(2)
+        self.conv1 = nn.Conv2d(4, 16, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(16)
+        self.pool = nn.MaxPool2d(2)
+        self.conv3 = nn.Conv2d(16, 32, 3, bias=False)
+        self.norm3 = nn.BatchNorm2d(32)
+        self.conv4 = nn.Conv2d(32, 32, 3, bias=False)
+        self.norm4 = nn.BatchNorm2d(32)
+        self.linear = nn.Linear(32, 10)
+
+    def forward(self, x):  # (N, 1, 28, 28); the sizes below are those of crop 24
+        x = for_cpu(self.fold(middle(x, self.crop)))  # (N, 4, 12, 12)
+        x = F.relu(self.norm1(self.conv1(x)))  # (N, 16, 12, 12)
+        x = F.relu(self.pool(self.norm2(self.conv2(x))))  # (N, 16, 6, 6)
+        x = F.relu(self.norm3(self.conv3(x)))  # (N, 32, 4, 4)
+        x = F.relu(self.norm4(self.conv4(x)))  # (N, 32, 2, 2)
+        x = self.linear(x.mean((2, 3)))  # (N, 10)
+        return F.log_softmax(x, dim=1)
+
+
 class SmallNet(nn.Module):
     """A net of one convolution per width: images (N, 1, 28, 28) to log-probabilities (N, 10).
 
@@ -173,6 +205,7 @@ LEAN = {"p1000": (5, 8, 9, 9, 9, 9, 10)}
 NETS = {
     "assignment": FastNet,
     "sprint": SprintNet,
+    "folded": FoldedNet,
     **{name: partial(LeanNet, widths) for name, widths in LEAN.items()},
     **{name: partial(SmallNet, widths) for name, widths in WIDTHS.items()},
 }

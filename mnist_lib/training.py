@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
-from .augment import augment, random_affine
+from .augment import Views, augment, random_affine
 from .base.memory import keep_freed_memory, return_freed_memory
 from .data import MNIST
 from .evaluation import crop_of, device_of, evaluate, infer
@@ -176,6 +176,7 @@ class HardExamples:
         unseen = self.losses.isinf().nonzero().squeeze(1)  # (N,)
         if epoch > 1 and len(unseen):
             progress.describe(f"scoring the {len(unseen):,} images not seen yet")
+            net = net.module if isinstance(net, Views) else net  # one view is enough to rank them
             output = infer(net, data.train_images[unseen], bounded=True)
             self.update(unseen, output, data.train_labels[unseen])
 

@@ -190,7 +190,7 @@ def test_learning_rates_by_hand():
 @pytest.mark.parametrize("warm_up", [0.0, 0.1, 0.2, 0.3, 0.5])
 def test_one_cycle_of_few_steps(steps, warm_up):
     """The warm-up may be one step long, shorter, or missing."""
-    recipe = get_recipe("sprint", warm_up=warm_up)
+    recipe = get_recipe("faster", warm_up=warm_up)
     assert max(learning_rates(recipe, steps)) <= recipe.learning_rate * 1.000001
 
 
@@ -200,7 +200,7 @@ def test_adam_takes_the_recipes_numbers():
     assert (group["lr"], group["weight_decay"]) == (0.003, 0.1)
 
 
-@pytest.mark.parametrize("name", ["assignment", "fast", "sprint"])
+@pytest.mark.parametrize("name", ["assignment", "fast", "faster"])
 def test_smallest_crop_and_a_last_batch_of_one(part, name):
     assert len(run(part, get_recipe(name, crop=20, epochs=1, batch_size=499))[1]) == 1
 

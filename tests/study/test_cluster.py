@@ -16,7 +16,7 @@ from tests.runs.killing import FewImages, die
 from tests.study.test_studies import losses, mnist, path  # noqa: F401 (two fixtures)
 
 pytest.importorskip("distributed", reason="an extra: pip install '.[dask]'")
-RECIPES = [get_recipe("assignment", epochs=2), get_recipe("sprint", epochs=1)]
+RECIPES = [get_recipe("assignment", epochs=2), get_recipe("faster", epochs=1)]
 
 
 def die_once(killed):
