@@ -11,7 +11,8 @@ from .base.machine import environment, pick_device
 from .base.tables import Table
 from .augment import Rescaled, augment, normalize, random_affine
 from .data import MNIST, load_mnist
-from .net import FastNet, LeanNet, Net, SmallNet, SprintNet, set_seed
+from .net import FastNet, Net, set_seed
+from .nets import FoldedNet, LeanNet, SmallNet, SprintNet
 from .recipe import RECIPES, Recipe, get_recipe, make_net, recipe_table
 from .evaluation import count_parameters, evaluate, infer
 from .history import Epoch, History, describe, epochs_table, load_history, load_study, summary

@@ -64,7 +64,8 @@ def augment(images: Tensor, moves: Tensor, recipe, side: int | None = None) -> T
     at = torch.arange(1 - side, side, 2, device=images.device) / whole  # (C,)
     x = at - 2 * recipe.shift / whole * right  # (N, 1, C)
     y = at.view(-1, 1) - 2 * recipe.shift / whole * down  # (N, C, 1)
-    grid = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)  # (N, C, C, 2)
+    # Stacked as two planes, half the work of interleaving them; grid_sample reads either.
+    grid = torch.stack([cos * x + sin * y, cos * y - sin * x]).movedim(0, -1)  # (N, C, C, 2)
     pixels = F.grid_sample(images.unsqueeze(1).float(), grid, align_corners=False)
     return _standardize(pixels.squeeze(1))  # after: outside the image is 0, background
 

@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
-from .augment import augment, random_affine
+from .augment import Views, augment, random_affine
 from .base.memory import keep_freed_memory, return_freed_memory
 from .data import MNIST
 from .evaluation import crop_of, device_of, evaluate, infer
@@ -64,7 +64,7 @@ def train(
                 sampler.score_unseen(epoch, average.net, data, progress)
                 for batch, moves in sampler.batches(epoch, generator):
                     optimizer.zero_grad()
-                    output = forward(augment(images[batch], moves, recipe, side))
+                    output = forward(augment(images.index_select(0, batch), moves, recipe, side))
                     targets = labels[batch]
                     loss = training_loss(output, targets, recipe)
                     loss.backward()
@@ -134,7 +134,8 @@ class WeightAverage:
         self.net = copy.deepcopy(net) if decay else net
         own, new = (n.state_dict(keep_vars=True).values() for n in (self.net, net))
         pairs = {id(a): (a, b) for a, b in zip(own, new, strict=True)}  # tied weights once
-        self._pairs = [(a, b) for a, b in pairs.values() if a.is_floating_point()]
+        floating = [pair for pair in pairs.values() if pair[0].is_floating_point()]
+        self._own, self._new = map(list, zip(*floating, strict=True))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -143,8 +144,7 @@ class WeightAverage:
             return
         self.steps += 1
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for average, value in self._pairs:
-            average.lerp_(value, weight)
+        torch._foreach_lerp_(self._own, self._new, weight)  # as torch's AveragedModel does
 
     def state_dict(self) -> dict:
         """For a checkpoint, like torch's; without weights if they are the net's own."""
@@ -176,6 +176,7 @@ class HardExamples:
         unseen = self.losses.isinf().nonzero().squeeze(1)  # (N,)
         if epoch > 1 and len(unseen):
             progress.describe(f"scoring the {len(unseen):,} images not seen yet")
+            net = net.module if isinstance(net, Views) else net  # one view is enough to rank them
             output = infer(net, data.train_images[unseen], bounded=True)
             self.update(unseen, output, data.train_labels[unseen])
 

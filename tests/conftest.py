@@ -25,7 +25,7 @@ from platformdirs import user_cache_path
 
 from mnist_lib.base import download
 from mnist_lib.data import load_sample
-from mnist_lib.net import NETS
+from mnist_lib.nets import NETS
 
 ROOT = Path(__file__).parents[1]
 # Only the tests that say so ask a package index. (uv 0.13 ignores UV_NO_INDEX.)

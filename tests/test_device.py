@@ -105,7 +105,7 @@ def test_batches_are_the_same_everywhere(sample, device):
 
 
 @on_devices
-@pytest.mark.parametrize("name", ["fast", "sprint"])
+@pytest.mark.parametrize("name", ["fast", "faster"])
 def test_nets_give_the_same_everywhere(sample, device, name):
     net = make_net(get_recipe(name))
     expected = mnist_lib.infer(net, sample.test_images[:64])

@@ -13,7 +13,8 @@ from mnist_lib import RECIPES, FastNet, LeanNet, Net, ParameterError, SmallNet, 
 from mnist_lib.augment import augment, normalize
 from mnist_lib.evaluation import count_parameters, unwrapped
 from mnist_lib.figures.layers import layer_table
-from mnist_lib.net import LEAN, WIDTHS, SprintNet, set_seed
+from mnist_lib.net import set_seed
+from mnist_lib.nets import LEAN, WIDTHS, FoldedNet
 from mnist_lib.recipe import make_net
 from mnist_lib.runs.folder import load_weights, save_run
 from tests.test_history import make
@@ -82,15 +83,15 @@ def test_fast_net_is_the_assignments_net(training):
         torch.testing.assert_close(fast.state_dict()[name], tensor, msg=name)
 
 
-@pytest.mark.parametrize("name", ["assignment", "fast", "sprint", "small", "tiny"])
+@pytest.mark.parametrize("name", ["assignment", "fast", "faster", "small", "tiny"])
 def test_crop_looks_at_the_middle_only(name):
-    net = make_net(get_recipe(name, crop=24)).eval()
+    net = make_net(get_recipe(name, crop=24, views=1)).eval()
     images = torch.randn(4, 1, 28, 28)
     inner, rim = images[..., 2:26, 2:26], images.clone()
     rim[..., 2:26, 2:26] = 0
     assert torch.equal(net(images), net(images - rim))
     assert torch.equal(net(images), net(inner)), "already cropped, as augment gives them"
-    whole = make_net(get_recipe(name, crop=28)).eval()
+    whole = make_net(get_recipe(name, crop=28, views=1)).eval()
     whole.load_state_dict(net.state_dict())
     assert not torch.equal(net(images), whole(images))
 
@@ -104,7 +105,7 @@ def test_every_recipes_net_is_in_the_budget(name):
     side = recipe.crop // table[0].jump
     assert table[0].output_shape[1:] == (side, side)
     assert net(torch.randn(2, 1, 28, 28)).exp().sum(dim=1).tolist() == pytest.approx([1, 1])
-    kinds = {"sprint": SprintNet, "small": SmallNet, "tiny": LeanNet, "views": SmallNet}
+    kinds = {"faster": FoldedNet, "small": SmallNet, "tiny": LeanNet, "views": SmallNet}
     assert type(unwrapped(net)) is kinds.get(name, FastNet)
 
 

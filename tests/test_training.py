@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 import mnist_lib
 from mnist_lib import FastNet, Net, ParameterError, RunError, get_recipe, make_net, training
+from mnist_lib.log import Progress
 from tests.base.test_machine import python
 
 RECIPE = get_recipe("assignment", epochs=2, batch_size=64)
@@ -190,8 +191,17 @@ def test_learning_rates_by_hand():
 @pytest.mark.parametrize("warm_up", [0.0, 0.1, 0.2, 0.3, 0.5])
 def test_one_cycle_of_few_steps(steps, warm_up):
     """The warm-up may be one step long, shorter, or missing."""
-    recipe = get_recipe("sprint", warm_up=warm_up)
+    recipe = get_recipe("faster", warm_up=warm_up)
     assert max(learning_rates(recipe, steps)) <= recipe.learning_rate * 1.000001
+
+
+def test_unseen_images_are_scored_in_one_view(part):
+    """Four views would take four times as long, and one ranks the images as well."""
+    net = make_net(get_recipe("faster"))
+    sampler = training.HardExamples(500, get_recipe("faster"), torch.device("cpu"))
+    sampler.score_unseen(2, net, part, Progress(2, RECIPE, 1, verbose=False).__enter__())
+    output = mnist_lib.infer(net.module, part.train_images)
+    assert torch.equal(sampler.losses, F.nll_loss(output, part.train_labels, reduction="none"))
 
 
 def test_adam_takes_the_recipes_numbers():
@@ -200,7 +210,7 @@ def test_adam_takes_the_recipes_numbers():
     assert (group["lr"], group["weight_decay"]) == (0.003, 0.1)
 
 
-@pytest.mark.parametrize("name", ["assignment", "fast", "sprint"])
+@pytest.mark.parametrize("name", ["assignment", "fast", "faster"])
 def test_smallest_crop_and_a_last_batch_of_one(part, name):
     assert len(run(part, get_recipe(name, crop=20, epochs=1, batch_size=499))[1]) == 1
 

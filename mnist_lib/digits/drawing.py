@@ -13,9 +13,10 @@ from torch.nn.utils import fusion, skip_init
 
 from ..base.errors import ParameterError
 from ..evaluation import check_net, count_parameters, crop_of, scale_of, unwrapped
-from ..net import FastNet, LeanNet, Net, SmallNet, SprintNet, middle
+from ..net import FastNet, Net, middle
+from ..nets import FoldedNet, LeanNet, SmallNet, SprintNet
 
-KINDS = (Net, FastNet, SprintNet, SmallNet, LeanNet)
+KINDS = (Net, FastNet, FoldedNet, SprintNet, SmallNet, LeanNet)
 PAGE = Path(__file__).with_name("drawing.html")
 
 
@@ -70,11 +71,13 @@ def _layers(net: nn.Module) -> list[dict]:
     else:
         fold = skip_init(nn.Conv2d, 1, 4, 2, 2, bias=False)
         fold.weight.copy_(torch.eye(4).view(4, 1, 2, 2))  # equivalent to PixelUnshuffle(2)
-        scores = skip_init(nn.Conv2d, 48, 10, 1)
+        scores = skip_init(nn.Conv2d, net.linear.in_features, 10, 1)
         scores.weight.copy_(net.linear.weight[..., None, None])
         scores.bias.copy_(net.linear.bias)
-        convs = [fold, net.conv1, net.conv2, net.conv3, scores]
-        norms, pooled = [None, net.norm1, net.norm2, net.norm3], (net.conv2,)
+        parts = list(net.children())
+        convs = [fold, *(part for part in parts if isinstance(part, nn.Conv2d)), scores]
+        norms = [None, *(part for part in parts if isinstance(part, nn.BatchNorm2d))]
+        pooled = (net.conv2,)
     layers = []
     for conv, norm in itertools.zip_longest(convs, norms):
         folded = conv if norm is None else fusion.fuse_conv_bn_eval(conv, norm)

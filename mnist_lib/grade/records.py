@@ -44,10 +44,11 @@ def recorded() -> tuple[History, ...]:
 
 
 def recorded_studies() -> dict[str, list[History]]:
-    """The recorded seeds by recipe, all from one machine; "notebook" is the committed notebook's.
+    """The recorded seeds by recipe, all from one machine but those of `faster`.
 
-    Small nets' seeds, from any machine, are by recipe and net, as in "small p998". Seeds 10 to 29,
-    predicted before they were run, are under "steady, fresh seeds" and "fast, fresh seeds".
+    "notebook" is the committed notebook's. Small nets' seeds, from any machine, are by recipe and
+    net, as in "small p998". Seeds 10 to 29, predicted before they were run, are under "steady,
+    fresh seeds" and "fast, fresh seeds".
     """
     studies = {}
     for run in recorded():

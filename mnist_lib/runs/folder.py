@@ -16,7 +16,7 @@ from ..base.files import HISTORY, WEIGHTS, as_path, check_writable, lock, read_b
 from ..data import FULL_TRAINING_SET, MNIST, SAMPLE_TRAINING_SET, check_data
 from ..evaluation import check_net, crop_of, scale_of, unwrapped
 from ..history import History, check_history, load_history, save_history
-from ..net import NETS
+from ..nets import NETS
 from ..recipe import RECIPES, Recipe, check_recipe, differences, make_net
 from .checkpoint import epochs_kept
 

@@ -17,7 +17,8 @@ from ..base.errors import DataError, ParameterError, RunError, check
 from ..base.memory import peak_memory
 from ..data import FOLDS, load_mnist
 from ..history import History, check_history
-from ..net import import_net, set_seed
+from ..net import set_seed
+from ..nets import import_net
 from ..recipe import Recipe, make_net
 from ..runs.checkpoint import epochs_kept
 from ..training import train

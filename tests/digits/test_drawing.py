@@ -5,7 +5,8 @@ import torch
 
 from mnist_lib import ParameterError, Rescaled, infer, pretrained, set_seed
 from mnist_lib.digits import drawing
-from mnist_lib.net import LEAN, WIDTHS, FastNet, LeanNet, Net, SmallNet, SprintNet
+from mnist_lib.net import FastNet, Net
+from mnist_lib.nets import LEAN, WIDTHS, FoldedNet, LeanNet, SmallNet, SprintNet
 
 
 def lively(net):
@@ -17,14 +18,18 @@ def lively(net):
     return net
 
 
-NAMES = ("steady", "fast", "Net", "Rescaled", "SprintNet", "p998", "p1000")
+NAMES = ("steady", "fast", "Net", "Rescaled", "SprintNet", "FoldedNet", "p998", "p1000")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_browser_computes_what_torch_does(browser, sample, name):
     set_seed(0)
     nets = {"Net": Net(), "SprintNet": SprintNet(20), "p998": SmallNet(WIDTHS["p998"], 24)}
-    nets |= {"p1000": LeanNet(LEAN["p1000"]), "Rescaled": Rescaled(Net(), 0.5, 0.25)}
+    nets |= {
+        "FoldedNet": FoldedNet(24),
+        "p1000": LeanNet(LEAN["p1000"]),
+        "Rescaled": Rescaled(Net(), 0.5, 0.25),
+    }
     net = lively(nets[name]) if name in nets else pretrained(name)
     images = sample.test_images[:100]
     page = browser.new_page()

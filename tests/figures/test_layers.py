@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.nn.utils import parametrizations, prune
 
 from mnist_lib import Net, ParameterError, layer_table
-from mnist_lib.net import SprintNet
+from mnist_lib.nets import SprintNet
 from tests.test_net import ROWS
 
 

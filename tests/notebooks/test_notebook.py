@@ -17,7 +17,7 @@ from papermill.cli import papermill as papermill_command
 
 import mnist_lib
 from mnist_lib import parse_log
-from mnist_lib.net import NETS
+from mnist_lib.nets import NETS
 from mnist_lib.runs.folder import PRETRAINED
 from tests.figures.test_layers import Shaped
 from tests.notebooks.running import (

@@ -32,7 +32,7 @@ from tests.test_history import make
 )
 def test_control_c_in_papermill(tmp_path, sample, words, said, start):
     """Both write what there is, leave no kernel behind, and go on when they are run again."""
-    parameters = {"data_source": "sample", "train_images": 500, "recipe": "sprint", "epochs": 5000}
+    parameters = {"data_source": "sample", "train_images": 500, "recipe": "faster", "epochs": 5000}
     parameters["run_dir"] = str(tmp_path / "run")
     process = start([sys.executable, *words, "-y", str(parameters)], cwd=tmp_path, env=ENVIRONMENT)
     wait_for(tmp_path / "run" / "checkpoint-3.pt")
@@ -48,7 +48,7 @@ def test_control_c_in_papermill(tmp_path, sample, words, said, start):
     if "papermill" in words:
         stopped = nbformat.read(tmp_path / "out.ipynb", as_version=4)
         assert "CPU threads" in stdout(stopped, "load")
-    few, recipe = sample.take(500), mnist_lib.get_recipe("sprint", epochs=5000)
+    few, recipe = sample.take(500), mnist_lib.get_recipe("faster", epochs=5000)
     for folder in (tmp_path / "run", tmp_path / "undisturbed"):
         mnist_lib.set_seed(0)
         net = mnist_lib.make_net(recipe)

@@ -14,7 +14,7 @@ import mnist_lib
 from mnist_lib import FastNet, Net, ParameterError, Rescaled, RunError, SprintNet, get_recipe, train
 from mnist_lib.base.files import append_line, write_file
 from mnist_lib.history import load_history, save_history
-from mnist_lib.net import NETS
+from mnist_lib.nets import NETS
 from mnist_lib.runs.folder import PRETRAINED, load_weights, pretrained, run_folder, save_run
 from tests.conftest import ROOT
 from tests.test_history import make
