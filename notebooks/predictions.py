@@ -18,7 +18,10 @@ def predictions_table() -> str:
     rows = [_group(f"the search: {form}", errors, "no") for form, errors in search_errors().items()]
     rows.append(_group("the frontier: means of its nets", frontier_errors(), "yes"))
     lines = csv_rows("predictions.csv")
-    runs = [run for name in ("fresh", "bridge") for run in load_study(RECORDS / f"{name}.jsonl")]
+    files = [
+        RECORDS / f"{name}.jsonl" for name in ("fresh", "bridge", "earlier", "faster", "longer")
+    ]
+    runs = [run for file in files if file.exists() for run in load_study(file)]
     for row, value in zip(lines, outcomes(lines, runs), strict=True):
         if value is not None:
             rows.append(_line(row, value))

@@ -103,6 +103,7 @@ SETTINGS = {
     "7 epochs of all images": {"epochs": 7, "hardest": 1.0},
     "again": {},
     "net p2976": {"net": "p2976"},
+    "10 epochs": {"epochs": 10},
     "120 epochs": {"epochs": 120},
     "averaging 0.999": {"averaging": 0.999},
 }
