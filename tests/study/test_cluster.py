@@ -51,7 +51,7 @@ def cluster(tmp_path, start):
 
 @pytest.mark.usefixtures("my_nets")
 def test_a_cluster_makes_the_same_records_though_a_worker_is_killed(path, mnist, cluster):  # noqa: F811
-    recipes = [*RECIPES, get_recipe("sprint", epochs=1, net="my_nets:TinyNet")]
+    recipes = [*RECIPES, get_recipe("faster", epochs=1, net="my_nets:TinyNet")]
     here = study(path.with_stem("here"), recipes, [2, 3], 2, data_dir=mnist)
     killed = path.with_name("killed")
     there = FewImages(mnist.folder, {3: partial(die_once, killed)})
