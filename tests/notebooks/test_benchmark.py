@@ -53,6 +53,18 @@ def test_rows_are_printed_and_added_to_a_file(monkeypatch, measured, capsys, tmp
     assert capsys.readouterr().out.endswith(f"{table(rows)}\n")
 
 
+@pytest.mark.usefixtures("mnist")
+def test_ways_beside_the_published_one(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    run(monkeypatch, "--published", "--rounds", "1", "--threads", "2", "--file", str(file))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    ways = ["published, epochs 1", "published, epochs 2"]
+    assert [row["way"] for row in rows] == [*ways, "whole faster", "whole fast", "whole steady"]
+    assert all(row["seconds"] > 0 and 0 <= row["accuracy"] <= 100 for row in rows)
+    assert {(row["threads"], row["rounds"]) for row in rows} == {(2, 1)}
+    assert len(capsys.readouterr().out.splitlines()) == len(rows)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
