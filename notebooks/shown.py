@@ -26,9 +26,12 @@ def or_say_why(what: str) -> Iterator[None]:
 
 
 def show_text(title: str, text: str, folded: bool = True) -> None:
-    """Display code or a table below its title; lines longer than the page can be scrolled."""
+    """Display code or a table below its title; lines longer than the page can be scrolled.
+
+    JupyterLab would break words.
+    """
     start = f"<details{'' if folded else ' open'}><summary>{html.escape(title)}</summary>"
-    style = "overflow-x: auto; white-space: pre; word-break: normal"  # JupyterLab breaks words
+    style = "overflow-x: auto; white-space: pre; word-break: normal; font-family: monospace"
     display(HTML(f'{start}<pre style="{style}">{html.escape(text)}</pre></details>'))
 
 
