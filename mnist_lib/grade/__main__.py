@@ -108,7 +108,8 @@ def as_text(rows: list[dict]) -> str:
     folder = os.path.commonpath([Path(row["file"]).absolute().parent for row in rows])
     for row in rows:
         file, unread = os.path.relpath(row["file"], folder), row["unread"]
-        shown = row | {"file": file[-24:], "flags": len(row["flags"]) or ""}
+        end = file if len(file) <= 24 else f"…{file[-23:]}"
+        shown = row | {"file": end, "flags": len(row["flags"]) or ""}
         table.append({head: cell(shown.get(name), 2) for name, head in heads.items()})
         notes += [f"{file}: flag: {flag}" for flag in row["flags"]]
         notes += [f"{file}: not read: {text}" for text in unread[:3]]
