@@ -172,7 +172,7 @@ def _recipe_row(name: str, passes: float, runs: list[History], seconds: str = ""
         "sd over epochs": "",
         "sd over seeds": "",
         "end at 99.44% or more": count_and_interval(sum(run.reached for run in runs), len(runs)),
-        "touch it": f"{sum(run.touched for run in runs)} of {len(runs)}",
+        "touch it": count_and_interval(sum(run.touched for run in runs), len(runs)),
         "seconds": seconds,
     }
 
@@ -232,7 +232,9 @@ def frontier_table() -> str:
                 "last epoch %": mean_and_sd(last),
                 "lowest": f"{min(last):.2f}",
                 "best epochs %": mean_and_sd(run.best.accuracy for run in runs),
-                "end at 99.44% or more": f"{sum(run.reached for run in runs)} of {len(runs)}",
+                "end at 99.44% or more": count_and_interval(
+                    sum(run.reached for run in runs), len(runs)
+                ),
                 "core-hours": f"{hours:.1f}",
                 "MB a process": f"{max(run.record['memory'] for run in runs):.0f}",
             }
