@@ -115,7 +115,7 @@ WIDTHS = {
     "p4992": (10, 22, 24, 24, 24, 24, 28),
     "p7942": (12, 28, 32, 32, 32, 32, 38),
 }
-LEAN = {"p1000": (5, 8, 9, 9, 9, 9, 10)}
+LEAN = {"p1000": (5, 8, 9, 9, 9, 9, 10), "p2986": (9, 18, 19, 19, 19, 21, 10)}
 
 # Every net that a recipe can name: called with `crop`, it makes one. A new class joins them here.
 NETS = {

@@ -15,7 +15,6 @@ from mnist_lib import (
     RECIPES,
     History,
     Recipe,
-    get_recipe,
     load_study,
     logged_runs,
     luck_table,
@@ -102,10 +101,15 @@ SETTINGS = {
     "3 epochs of all images": {"epochs": 3, "hardest": 1.0},
     "7 epochs of all images": {"epochs": 7, "hardest": 1.0},
     "again": {},
+    "net assignment": {"net": "assignment"},
     "net p2976": {"net": "p2976"},
+    "net p2986": {"net": "p2986"},
     "10 epochs": {"epochs": 10},
+    "60 epochs": {"epochs": 60},
     "120 epochs": {"epochs": 120},
     "averaging 0.999": {"averaging": 0.999},
+    "crop 24": {"crop": 24},
+    "distilled": {"name": "distilled", "rotation": 8.0, "shift": 1.0, "scale": 0.07},
 }
 # From `assignment` to `steady`; then, in predictions.csv, come changes to `steady`.
 BRIDGE = (
@@ -119,7 +123,7 @@ BRIDGE = (
 def recipe_of(words: str) -> Recipe:
     """The recipe in the words of predictions.csv, as in "steady, averaging 0"."""
     name, *settings = words.split(", ")
-    return get_recipe(name, **{k: v for text in settings for k, v in SETTINGS[text].items()})
+    return replace(RECIPES[name], **{k: v for t in settings for k, v in SETTINGS[t].items()})
 
 
 def held_out() -> str:

@@ -1,0 +1,211 @@
+"""Patient distillation (Beyer et al. 2021): a small net learns the answers of wide ones.
+
+    python notebooks/scripts/distill.py teachers KEEP          three wide nets
+    python notebooks/scripts/distill.py views KEEP             fixed views of all training images
+    python notebooks/scripts/distill.py answers KEEP           the teachers' answers to each view
+    python notebooks/scripts/distill.py students KEEP FILE --net p2976 --seeds 0-7 --validation
+
+KEEP is a folder for what is computed once and shared by all students: about 2 GB. Each step goes on
+where it was stopped; several processes may share the work of one, each with its own part.
+
+Each teacher leaves out four of the twelve folds of `MNIST.hold_out`. With --validation, the student
+of a fold asks only the teacher that has never seen this fold; on all 60,000 images it asks for the
+mean of the three. No image is mixed with one of another fold. A student's loss is the divergence
+of its answers from theirs alone; it never sees a label. Its run becomes a line of FILE, like a
+study's, with what is special to it under "distilled".
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from mnist_lib import train
+from mnist_lib.augment import augment, denormalize, normalize, random_affine
+from mnist_lib.base.errors import exit_in_a_sentence
+from mnist_lib.base.files import append_line, write_file
+from mnist_lib.base.memory import keep_freed_memory, peak_memory, return_freed_memory
+from mnist_lib.data import FOLDS, FULL_TRAINING_SET, MNIST, load_mnist
+from mnist_lib.evaluation import evaluate, infer
+from mnist_lib.history import History
+from mnist_lib.log import Progress
+from mnist_lib.net import set_seed
+from mnist_lib.nets import FoldedNet
+from mnist_lib.recipe import Recipe, get_recipe, make_net
+from mnist_lib.runs.trial import make_record
+from mnist_lib.study.studies import runs_by_key
+from mnist_lib.training import WeightAverage, make_optimizer, make_scheduler
+
+GROUPS = 3  # of four folds each, a teacher without each group
+WIDE = "rotation=10 shift=1 scale=0.1"
+TEACHER = get_recipe("small", f"epochs=20 learning_rate=0.1 weight_decay=2e-4 {WIDE}")
+VIEWS, MIXED = 30, 0.5  # passes over all images; the share of views that are mixed with another
+# How students are trained and, for all nets alike, how the views are moved.
+STUDENT = get_recipe("small", "epochs=60 averaging=0.999 rotation=8 shift=1 scale=0.07")
+TEMPERATURE = 2.0  # of both answers
+
+
+def wide_net() -> nn.Module:
+    """A teacher: 262,000 parameters, yet only three times as slow as the assignment's net."""
+    return FoldedNet(widths=(64, 64, 96, 96, 128))
+
+
+def student_recipe(net: str) -> Recipe:
+    """The recipe of the students of this net; the assignment's looks at the middle 24 pixels."""
+    return replace(STUDENT, name="distilled", net=net, crop=24 if net == "assignment" else 28)
+
+
+def save(value, path: Path) -> None:
+    """Write `value` whole or not at all."""
+    write_file(path, lambda to: torch.save(value, to))
+
+
+def folds() -> torch.Tensor:
+    """The fold of each training image, as `MNIST.hold_out` deals them: (60000,)."""
+    order = torch.randperm(FULL_TRAINING_SET, generator=torch.Generator().manual_seed(0))
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)) % FOLDS)
+
+
+def teachers(keep: Path, part: list[int]) -> None:
+    """Train the teachers of the groups in `part`; each is tested on the folds it leaves out."""
+    data, group_of = load_mnist(source="mnist"), folds() * GROUPS // FOLDS
+    for group in part:
+        out = group_of == group
+        images, labels = data.train_images, data.train_labels
+        split = MNIST(images[~out], labels[~out], images[out], labels[out], source="validation")
+        set_seed(group)
+        net = wide_net()
+        history = train(net, split, TEACHER, group, folder=keep / f"teacher-{group}")
+        print(f"teacher {group}: {history.final.score}", flush=True)
+        save(net.state_dict(), keep / f"teacher-{group}.pt")
+
+
+def views(keep: Path, part: list[int]) -> None:
+    """Write a view of each training image, moved and perhaps mixed, as bytes; for each pass."""
+    images, fold_of = load_mnist(source="mnist").train_images, folds()
+    for number in part:
+        generator = torch.Generator().manual_seed(number)
+        moves = random_affine(len(images), STUDENT, generator)
+        steps = zip(images.split(1000), moves.split(1000), strict=True)
+        moved = torch.cat([denormalize(augment(*step, STUDENT)) for step in steps])
+        partner = torch.empty_like(fold_of)
+        for fold in range(FOLDS):
+            members = (fold_of == fold).nonzero().squeeze(1)
+            partner[members] = members[torch.randperm(len(members), generator=generator)]
+        mixed, share = torch.rand(2, len(images), 1, 1, generator=generator)
+        share = torch.where(mixed < MIXED, share / 2, 0)  # of the partner, at most a half
+        result = torch.lerp(moved.float(), moved[partner].float(), share).round().byte()
+        save(result, keep / f"views-{number}.pt")
+        print(f"views {number}", flush=True)
+
+
+def answers(keep: Path, part: list[int]) -> None:
+    """Write the log-probabilities of the teachers in `part` for each view, in half precision."""
+    for group in part:
+        net = wide_net()
+        net.load_state_dict(torch.load(keep / f"teacher-{group}.pt"))
+        for number in range(VIEWS):
+            path = keep / f"answers-{group}-{number}.pt"
+            if not path.exists():
+                seen = torch.load(keep / f"views-{number}.pt")  # (60000, 28, 28)
+                save(infer(net, seen).half(), path)  # (60000, 10)
+                print(path.stem, flush=True)
+
+
+def students(keep: Path, file: Path, recipe: Recipe, seeds: list[int], validation: bool) -> None:
+    """Train a student for each seed that the file lacks."""
+    source = "validation" if validation else "mnist"
+    for seed in seeds:
+        if (recipe, seed, source) not in runs_by_key(file):
+            history = distill(keep, recipe, seed, validation)
+            append_line(file, history.to_json())
+            print(f"{recipe.net}, seed {seed}: {history.final.score}", flush=True)
+
+
+def distill(keep: Path, recipe: Recipe, seed: int, validation: bool) -> History:
+    """A student's run: as `train`, but with the views and answers in `keep`."""
+    data, fold = load_mnist(source="mnist"), seed % FOLDS
+    images = torch.arange(len(data.train_images))
+    groups = list(range(GROUPS))
+    if validation:
+        data, images = data.hold_out(fold), images[folds() != fold]
+        groups = [fold * GROUPS // FOLDS]
+    set_seed(seed)
+    net = make_net(recipe)
+    record = make_record(net, data, recipe, seed)
+    keep_freed_memory(torch.device("cpu"))
+    optimizer = make_optimizer(net, recipe)
+    steps = recipe.epoch_steps(len(images))
+    scheduler = make_scheduler(optimizer, recipe, sum(steps))
+    average = WeightAverage(net, recipe.averaging)
+    generator, epochs = torch.Generator().manual_seed(seed), []
+    for epoch in range(1, recipe.epochs + 1):
+        net.train()
+        with Progress(epoch, recipe, steps[epoch - 1], verbose=False) as progress:
+            order = torch.randperm(len(images), generator=generator)
+            seen, asked = views_and_answers(keep, (epoch - 1) % VIEWS, groups, images)
+            for batch in order.split(recipe.batch_size):
+                optimizer.zero_grad()
+                output = net(normalize(seen[batch]))
+                loss = divergence(output, asked[batch])
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                average.update()
+                progress.step(loss, output, data.train_labels[batch])
+        loss, correct = evaluate(average.net, data)
+        epochs.append(progress.epoch(loss, correct, len(data.test_images)))
+        return_freed_memory()
+    special = {"views": VIEWS, "mixed": MIXED, "temperature": TEMPERATURE, "teachers": groups}
+    record |= {"memory": peak_memory(), "distilled": special}
+    return History(tuple(epochs), data.source, record)
+
+
+def views_and_answers(
+    keep: Path, number: int, groups: list[int], images: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The views of `images` in one pass, uint8, and the mean log-probabilities of the teachers."""
+    given = [torch.load(keep / f"answers-{group}-{number}.pt")[images].float() for group in groups]
+    return torch.load(keep / f"views-{number}.pt")[images], torch.stack(given).mean(0)
+
+
+def divergence(output: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """Mean Kullback-Leibler divergence of log-probabilities (N, 10) from a teacher's, softened.
+
+    Both are divided by the temperature; the loss is scaled by its square, so that gradients keep
+    their size (Hinton, Vinyals and Dean 2015).
+    """
+    output, asked = (F.log_softmax(a / TEMPERATURE, dim=1) for a in (output, asked))
+    return TEMPERATURE**2 * F.kl_div(output, asked, reduction="batchmean", log_target=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=("teachers", "views", "answers", "students"))
+    parser.add_argument("keep", type=Path)
+    parser.add_argument("file", type=Path, nargs="?")
+    parser.add_argument("--part", type=int, nargs="+", help="numbers of teachers, or of passes")
+    parser.add_argument("--net", default="assignment", help="of the students")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--validation", action="store_true", help="on the fold of each seed")
+    given = parser.parse_args()
+    given.keep.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    with exit_in_a_sentence("distill"):
+        if given.step == "students":
+            recipe = student_recipe(given.net)
+            students(given.keep, given.file, recipe, given.seeds, given.validation)
+        else:
+            step, count = STEPS[given.step]
+            step(given.keep, range(count) if given.part is None else given.part)
+
+
+STEPS = {"teachers": (teachers, GROUPS), "views": (views, VIEWS), "answers": (answers, GROUPS)}
+
+if __name__ == "__main__":
+    main()
