@@ -3,7 +3,8 @@
 import re
 import statistics
 
-from report import RECORDS, csv_rows, frontier_studies, markdown, recipe_of
+import frontier
+from evidence import RECORDS, csv_rows, markdown, recipe_of
 from search import FORMS, gains, parts
 
 from mnist_lib import History, load_study
@@ -36,7 +37,7 @@ def search_errors() -> dict[str, list[float]]:
 
 def frontier_errors() -> list[float]:
     """The same for the mean of each net of goals.csv."""
-    studies, errors = frontier_studies(), []
+    studies, errors = frontier.studies(), []
     for row in csv_rows("goals.csv"):
         runs = studies[f"{row['recipe']} {row['net']}"]
         mean = statistics.fmean(run.final.accuracy for run in runs)

@@ -6,8 +6,8 @@ import statistics
 import textwrap
 from dataclasses import dataclass
 
+from evidence import ideas, markdown, search_lines
 from matplotlib.axes import Axes
-from report import ideas, markdown, search_lines
 from scipy.stats import t
 
 from mnist_lib.base.tables import Table, mean_and_error, standard_error

@@ -15,13 +15,13 @@ from pathlib import Path
 import click
 import nbformat
 import report
+from evidence import RECORDS, ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 from papermill import inspect_notebook
 from papermill.cli import papermill as papermill_command
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
-from report import RECORDS, ROOT
 
 from mnist_lib import check_run, load_history, pretrained
 from mnist_lib.base.errors import nearest

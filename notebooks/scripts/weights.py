@@ -13,7 +13,7 @@ from pathlib import Path
 
 import inside
 import torch
-from report import RECORDS, ROOT
+from evidence import RECORDS, ROOT
 
 from mnist_lib import (
     MNIST,

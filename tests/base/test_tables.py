@@ -2,8 +2,8 @@
 
 import dataclasses
 
+import evidence
 import pytest
-import report
 
 from mnist_lib import RECIPES, History, Table, epochs_table, get_recipe, recipe_table
 from mnist_lib.base.tables import count_and_interval, mean_and_error, mean_and_sd
@@ -18,7 +18,7 @@ def test_a_table_is_aligned_text_markdown_and_html():
         "<a  train     7",
         "b          10.5",
     ]
-    assert report.markdown(table) == (
+    assert evidence.markdown(table) == (
         "|  | way | s |\n| --- | --- | ---: |\n| <a | train | 7 |\n| b |  | 10.5 |"
     )
     html = table._repr_html_()

@@ -2,10 +2,10 @@
 
 import dataclasses
 
+import frontier
 import matplotlib.pyplot as plt
 import plots
 import pytest
-import report
 import torch
 
 from mnist_lib import curves, get_recipe, logged_runs
@@ -99,7 +99,7 @@ def test_frontier_is_mean_and_interval_over_parameters(ax):
     studies = [small, runs("views", 8000, 9950, 9960)]
     others = [{"parameters": 697, "accuracy": 99.03, "sd": None}]
     others += [{"parameters": 997, "accuracy": 98.8, "sd": 0.1}]
-    report.plot_frontier(studies, others, "", ax)
+    frontier.plot(studies, others, "", ax)
     ours, views, *published = ax.containers
     assert ours[0].get_xydata()[0] == pytest.approx([998, 99.0], rel=0.03)
     margin = 2.262 * 0.1 / 3

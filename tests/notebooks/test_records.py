@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 
+import evidence
 import pandas
 import pytest
 import report
@@ -26,7 +27,7 @@ def lines(name):
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_runs(path):
     runs = load_study(path)
-    goals = {(row["recipe"], row["net"]) for row in report.csv_rows("goals.csv")}
+    goals = {(row["recipe"], row["net"]) for row in evidence.csv_rows("goals.csv")}
     for run in runs:
         assert set(run.record) - {"memory"} == COLUMNS, "memory is of studies since joblib"
         recipe = run.recipe  # a field that the record lacks has its default

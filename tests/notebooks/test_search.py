@@ -3,10 +3,10 @@
 import dataclasses
 import statistics
 
+import evidence
 import matplotlib.pyplot as plt
 import predictions
 import pytest
-import report
 import search
 
 from mnist_lib import get_recipe
@@ -88,7 +88,7 @@ def made(correct, seeds, recipe="steady", source="validation", **fields):
 
 
 def test_a_line_of_predictions_counts_once_all_its_runs_are_there():
-    lines = report.csv_rows("predictions.csv")
+    lines = evidence.csv_rows("predictions.csv")
     assert predictions.outcomes(lines, []) == [None] * len(lines), "every setting is known"
     cycle = {"schedule": "one_cycle", "learning_rate": 0.15, "warm_up": 0.3}
     moved = {"rotation": 6, "shift": 0.75, "scale": 0.05}
