@@ -34,6 +34,7 @@ SETTINGS = {
     "averaging 0.999": {"averaging": 0.999},
     "crop 24": {"crop": 24},
     "distilled": {"name": "distilled", "rotation": 8.0, "shift": 1.0, "scale": 0.07},
+    "distilled without mixing": {"name": "distilled"},
 }
 # From `assignment` to `steady`; then, in predictions.csv, come changes to `steady`.
 BRIDGE = (

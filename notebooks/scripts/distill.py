@@ -1,6 +1,6 @@
 """Patient distillation (Beyer et al. 2021): a small net learns the answers of wide ones.
 
-    python notebooks/scripts/distill.py teachers KEEP          three wide nets
+    python notebooks/scripts/distill.py teachers KEEP          two wide nets for each group
     python notebooks/scripts/distill.py views KEEP             fixed views of all training images
     python notebooks/scripts/distill.py answers KEEP           the teachers' answers to each view
     python notebooks/scripts/distill.py students KEEP FILE --net p2976 --seeds 0-7 --validation
@@ -16,6 +16,7 @@ study's, with what is special to it under "distilled".
 """
 
 import argparse
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,17 +41,34 @@ from mnist_lib.study.studies import runs_by_key
 from mnist_lib.training import WeightAverage, make_optimizer, make_scheduler
 
 GROUPS = 3  # of four folds each, a teacher without each group
-WIDE = "rotation=10 shift=1 scale=0.1"
-TEACHER = get_recipe("small", f"epochs=20 learning_rate=0.1 weight_decay=2e-4 {WIDE}")
-VIEWS, MIXED = 30, 0.5  # passes over all images; the share of views that are mixed with another
+WIDE = "learning_rate=0.1 weight_decay=2e-4 rotation=10 shift=1 scale=0.1"
+VIEWS, MIXED = 15, 0.0  # passes over all images; the share of views mixed with another
 # How students are trained and, for all nets alike, how the views are moved.
-STUDENT = get_recipe("small", "epochs=60 averaging=0.999 rotation=8 shift=1 scale=0.07")
+STUDENT = get_recipe("small", "epochs=60 averaging=0.999")
 TEMPERATURE = 2.0  # of both answers
 
 
-def wide_net() -> nn.Module:
-    """A teacher: 262,000 parameters, yet only three times as slow as the assignment's net."""
+def folded() -> nn.Module:
+    """A teacher of 262,000 parameters, yet only three times as slow as the assignment's net."""
     return FoldedNet(widths=(64, 64, 96, 96, 128))
+
+
+def deep() -> nn.Module:
+    """A teacher of 147,000 parameters, six times as slow: seven convolutions, one pooling."""
+    layers, before = [], 1
+    for number, after in enumerate((32, 32, 48, 48, 64, 64, 64), 1):
+        layers.append(nn.Conv2d(before, after, 3, padding=int(number <= 2), bias=False))
+        layers += [nn.MaxPool2d(2)] if number == 2 else []
+        layers += [nn.BatchNorm2d(after), nn.ReLU()]
+        before = after
+    end = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(before, 10)
+    return nn.Sequential(*layers, *end).to(memory_format=torch.channels_last)
+
+
+TEACHERS = {
+    folded: get_recipe("small", f"epochs=20 {WIDE}"),
+    deep: get_recipe("small", f"epochs=14 {WIDE}"),
+}
 
 
 def student_recipe(net: str) -> Recipe:
@@ -76,11 +94,13 @@ def teachers(keep: Path, part: list[int]) -> None:
         out = group_of == group
         images, labels = data.train_images, data.train_labels
         split = MNIST(images[~out], labels[~out], images[out], labels[out], source="validation")
-        set_seed(group)
-        net = wide_net()
-        history = train(net, split, TEACHER, group, folder=keep / f"teacher-{group}")
-        print(f"teacher {group}: {history.final.score}", flush=True)
-        save(net.state_dict(), keep / f"teacher-{group}.pt")
+        for teacher, recipe in TEACHERS.items():
+            name = f"{teacher.__name__}-{group}"
+            set_seed(group)
+            net = teacher()
+            history = train(net, split, recipe, group, folder=keep / name)
+            print(f"{name}: {history.final.score}", flush=True)
+            save(net.state_dict(), keep / f"{name}.pt")
 
 
 def views(keep: Path, part: list[int]) -> None:
@@ -95,8 +115,8 @@ def views(keep: Path, part: list[int]) -> None:
         for fold in range(FOLDS):
             members = (fold_of == fold).nonzero().squeeze(1)
             partner[members] = members[torch.randperm(len(members), generator=generator)]
-        mixed, share = torch.rand(2, len(images), 1, 1, generator=generator)
-        share = torch.where(mixed < MIXED, share / 2, 0)  # of the partner, at most a half
+        chance, share = torch.rand(2, len(images), 1, 1, generator=generator)
+        share = torch.where(chance < MIXED, share / 2, 0)  # of the partner, at most a half
         result = torch.lerp(moved.float(), moved[partner].float(), share).round().byte()
         save(result, keep / f"views-{number}.pt")
         print(f"views {number}", flush=True)
@@ -104,11 +124,11 @@ def views(keep: Path, part: list[int]) -> None:
 
 def answers(keep: Path, part: list[int]) -> None:
     """Write the log-probabilities of the teachers in `part` for each view, in half precision."""
-    for group in part:
-        net = wide_net()
-        net.load_state_dict(torch.load(keep / f"teacher-{group}.pt"))
+    for teacher, group in itertools.product(TEACHERS, part):
+        net = teacher()
+        net.load_state_dict(torch.load(keep / f"{teacher.__name__}-{group}.pt"))
         for number in range(VIEWS):
-            path = keep / f"answers-{group}-{number}.pt"
+            path = keep / f"answers-{teacher.__name__}-{group}-{number}.pt"
             if not path.exists():
                 seen = torch.load(keep / f"views-{number}.pt")  # (60000, 28, 28)
                 save(infer(net, seen).half(), path)  # (60000, 10)
@@ -159,7 +179,8 @@ def distill(keep: Path, recipe: Recipe, seed: int, validation: bool) -> History:
         loss, correct = evaluate(average.net, data)
         epochs.append(progress.epoch(loss, correct, len(data.test_images)))
         return_freed_memory()
-    special = {"views": VIEWS, "mixed": MIXED, "temperature": TEMPERATURE, "teachers": groups}
+    names = [f"{teacher.__name__}-{group}" for teacher in TEACHERS for group in groups]
+    special = {"views": VIEWS, "mixed": MIXED, "temperature": TEMPERATURE, "teachers": names}
     record |= {"memory": peak_memory(), "distilled": special}
     return History(tuple(epochs), data.source, record)
 
@@ -168,7 +189,8 @@ def views_and_answers(
     keep: Path, number: int, groups: list[int], images: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The views of `images` in one pass, uint8, and the mean log-probabilities of the teachers."""
-    given = [torch.load(keep / f"answers-{group}-{number}.pt")[images].float() for group in groups]
+    names = [f"{teacher.__name__}-{group}" for teacher in TEACHERS for group in groups]
+    given = [torch.load(keep / f"answers-{name}-{number}.pt")[images].float() for name in names]
     return torch.load(keep / f"views-{number}.pt")[images], torch.stack(given).mean(0)
 
 
