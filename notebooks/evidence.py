@@ -28,6 +28,7 @@ SETTINGS = {
     "net assignment": {"net": "assignment"},
     "net p2976": {"net": "p2976"},
     "net p2986": {"net": "p2986"},
+    "net p3993": {"net": "p3993"},
     "10 epochs": {"epochs": 10},
     "60 epochs": {"epochs": 60},
     "120 epochs": {"epochs": 120},
