@@ -2,13 +2,16 @@
 
 import re
 import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import frontier
-from evidence import RECORDS, csv_rows, markdown, recipe_of
+from evidence import RECORDS, csv_rows, markdown, recipe_of, search_lines
 from search import FORMS, gains, parts
 
 from mnist_lib import History, load_study
 from mnist_lib.base.tables import Table
+from mnist_lib.history import TARGET
 
 
 def predictions_table() -> str:
@@ -20,12 +23,12 @@ def predictions_table() -> str:
     rows.append(_group("the frontier: means of its nets", frontier_errors(), "yes"))
     lines = csv_rows("predictions.csv")
     files = [
-        RECORDS / f"{name}.jsonl" for name in ("fresh", "bridge", "earlier", "faster", "longer")
+        RECORDS / f"{name}.jsonl" for name in ("fresh", "bridge", "earlier", "faster", "frontier")
     ]
-    runs = [run for file in files if file.exists() for run in load_study(file)]
-    for row, value in zip(lines, outcomes(lines, runs), strict=True):
-        if value is not None:
-            rows.append(_line(row, value))
+    runs = [run for file in files for run in load_study(file)]
+    for row, outcome in zip(lines, outcomes(lines, runs), strict=True):
+        if outcome is not None:
+            rows.append(_line(row, outcome))
     return markdown(Table(rows))
 
 
@@ -45,38 +48,51 @@ def frontier_errors() -> list[float]:
     return errors
 
 
-def outcomes(lines: list[dict[str, str]], runs: list[History]) -> list[float | None]:
-    """What came of each line of predictions.csv; None unless `runs` has all that it speaks of."""
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a line of predictions.csv, and the seeds or folds that were run for it."""
+
+    value: float
+    seeds: list[int]
+
+
+def outcomes(lines: list[dict[str, str]], runs: list[History]) -> list[Outcome | None]:
+    """What came of each line of predictions.csv; None while runs that it speaks of are missing."""
     found, above = [], ""
     for row in lines:
         first, last = map(int, re.findall(r"\d+", row["seeds"]))
-        seeds = range(first, last + 1)
         source = "validation" if "folds" in row["seeds"] else "mnist"
-        ours = _runs(row["recipe"], source, seeds, runs)
+        seeds = range(first, last + 1)
         _, _, other = row["what"].partition("difference to ")
-        theirs = _runs(above if other == "the line above" else other, source, seeds, runs)
+        ours = _accuracies(row["recipe"], source, seeds, runs)
+        theirs = _accuracies(above if other == "the line above" else other, source, ours, runs)
         above = row["recipe"]
-        found.append(
-            _outcome(row["what"], ours, theirs) if ours and (theirs or not other) else None
-        )
+        complete = ours and (theirs or not other)
+        value = _value(row["what"], list(ours.values()), list(theirs.values())) if complete else 0
+        found.append(Outcome(value, list(ours)) if complete else None)
     return found
 
 
-def _runs(words: str, source: str, seeds: range, runs: list[History]) -> list[History]:
-    """The runs of a recipe in the words of predictions.csv, a seed each; empty if one lacks."""
-    if not words:
-        return []
+def _accuracies(words: str, source: str, seeds: Iterable[int], runs: list[History]) -> dict:
+    """A recipe's accuracies (%), by seed, in the words of predictions.csv; none if a run lacks.
+
+    What was given up early, part "patience" of the search, has those of the folds that were run.
+    """
+    given_up = (run for run in search_lines() if run["search"].startswith("patience"))
+    tried = {run["fold"]: run["accuracy"] for run in given_up if run["idea"] == words}
+    if tried or not words:
+        return {seed: tried[seed] for seed in seeds if seed in tried}
     recipe = recipe_of(words)
-    made = {r.record["seed"]: r for r in runs if r.source == source and r.recipe == recipe}
-    return [made[seed] for seed in seeds] if made.keys() >= set(seeds) else []
+    ours = (run for run in runs if run.source == source and run.recipe == recipe)
+    made = {run.record["seed"]: run.final.accuracy for run in ours}
+    return {seed: made[seed] for seed in seeds} if made.keys() >= set(seeds) else {}
 
 
-def _outcome(what: str, ours: list[History], theirs: list[History]) -> float:
+def _value(what: str, ours: list[float], theirs: list[float]) -> float:
     if what.startswith("of "):
-        return sum(run.reached for run in ours)
-    mean = statistics.fmean(run.final.accuracy for run in ours)
-    base = statistics.fmean(run.final.accuracy for run in theirs) if theirs else 0
-    return round(mean - base, 6)  # so that an interval's end is inside
+        return sum(accuracy >= TARGET / 100 for accuracy in ours)
+    base = statistics.fmean(theirs) if theirs else 0
+    return round(statistics.fmean(ours) - base, 6)  # so that an interval's end is inside
 
 
 def _group(name: str, errors: list[float], before: str) -> dict[str, str]:
@@ -93,14 +109,17 @@ def _group(name: str, errors: list[float], before: str) -> dict[str, str]:
     }
 
 
-def _line(row: dict[str, str], value: float) -> dict[str, str]:
+def _line(row: dict[str, str], outcome: Outcome) -> dict[str, str]:
     """A row for a line of predictions.csv."""
-    low, high = float(row["low"]), float(row["high"])
+    low, high, value = float(row["low"]), float(row["high"]), outcome.value
     runs = row["seeds"] if "folds" in row["seeds"] else f"seeds {row['seeds']}"
+    first, last = map(int, re.findall(r"\d+", runs))
+    if len(outcome.seeds) <= last - first:
+        runs += f", stopped after {', '.join(map(str, outcome.seeds))}"
     return {
         "prediction": f"{row['recipe']}, {runs}: {row['what']}",
         "predicted": f"{row['predicted']} ({row['low']} to {row['high']})",
-        "came": f"{value:.3f}".removesuffix(".000"),
+        "came": f"{value:.0f}" if row["what"].startswith("of ") else f"{value:.3f}",
         "came less predicted": f"{value - float(row['predicted']):+.3f}",
         "in the interval": "inside" if low <= value <= high else "outside",
         "git shows it came first": "yes",

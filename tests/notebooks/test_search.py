@@ -89,7 +89,9 @@ def made(correct, seeds, recipe="steady", source="validation", **fields):
 
 def test_a_line_of_predictions_counts_once_all_its_runs_are_there():
     lines = evidence.csv_rows("predictions.csv")
-    assert predictions.outcomes(lines, []) == [None] * len(lines), "every setting is known"
+    given_up = {run["idea"] for run in evidence.search_lines() if "patience" in run["search"]}
+    known = [row for row in lines if row["recipe"] not in given_up]
+    assert predictions.outcomes(known, []) == [None] * len(known), "every setting is known"
     cycle = {"schedule": "one_cycle", "learning_rate": 0.15, "warm_up": 0.3}
     moved = {"rotation": 6, "shift": 0.75, "scale": 0.05}
     runs = made(9943, range(10, 29), source="mnist") + made(9944, [29], source="mnist")
@@ -97,8 +99,8 @@ def test_a_line_of_predictions_counts_once_all_its_runs_are_there():
     runs += made(4930, range(8), hardest=1, epochs=3) + made(4950, range(10), "assignment")
     runs += made(4955, range(8), "assignment", **cycle)
     runs += made(4960, range(8), "assignment", **cycle | moved)
-    came = zip(lines, predictions.outcomes(lines, runs), strict=True)
-    assert [(row["seeds"], row["recipe"], value) for row, value in came if value is not None] == [
+    came = zip(known, predictions.outcomes(known, runs), strict=True)
+    assert [(row["seeds"], row["recipe"], it.value) for row, it in came if it] == [
         ("10-29", "steady", 99.4305),
         ("10-29", "steady", 1),
         ("folds 0-7", "assignment, one-cycle rate to 0.15", 0.1),
