@@ -1,18 +1,17 @@
 """Patient distillation (Beyer et al. 2021): a small net learns the answers of wide ones.
 
-    python notebooks/scripts/distill.py teachers KEEP          two wide nets for each group
-    python notebooks/scripts/distill.py views KEEP             fixed views of all training images
-    python notebooks/scripts/distill.py answers KEEP           the teachers' answers to each view
-    python notebooks/scripts/distill.py students KEEP FILE --net p2976 --seeds 0-7 --validation
+    python notebooks/scripts/distill.py teachers KEEP     two wide nets for each group of folds
+    python notebooks/scripts/distill.py views KEEP        fixed views of all training images
+    python notebooks/scripts/distill.py answers KEEP      the teachers' answers to each view
+    python notebooks/scripts/distill.py students KEEP FILE --seeds 0 1 2 --validation
 
-KEEP is a folder for what is computed once and shared by all students: about 2 GB. Each step goes on
-where it was stopped; several processes may share the work of one, each with its own part.
+KEEP is a folder for what all students share: 1 GB. A step goes on where it was stopped, a student
+begins anew. Several processes can share a step: `--part 0` and so on, or other seeds.
 
-Each teacher leaves out four of the twelve folds of `MNIST.hold_out`. With --validation, the student
-of a fold asks only the teacher that has never seen this fold; on all 60,000 images it asks for the
-mean of the three. No image is mixed with one of another fold. A student's loss is the divergence
-of its answers from theirs alone; it never sees a label. Its run becomes a line of FILE, like a
-study's, with what is special to it under "distilled".
+A teacher leaves out four of the twelve folds of `MNIST.hold_out`. With --validation, the student of
+a fold asks the two teachers that have never seen it; on all 60,000 images it asks all six. It never
+sees a label: its loss is the divergence of its answers from the mean of theirs. Its run becomes a
+line of FILE, like a study's, with what is special to it under "distilled".
 """
 
 import argparse
@@ -26,10 +25,10 @@ import torch.nn.functional as F
 
 from mnist_lib import train
 from mnist_lib.augment import augment, denormalize, normalize, random_affine
-from mnist_lib.base.errors import exit_in_a_sentence
+from mnist_lib.base.errors import DataError, exit_in_a_sentence
 from mnist_lib.base.files import append_line, write_file
 from mnist_lib.base.memory import keep_freed_memory, peak_memory, return_freed_memory
-from mnist_lib.data import FOLDS, FULL_TRAINING_SET, MNIST, load_mnist
+from mnist_lib.data import FOLDS, MNIST, load_mnist
 from mnist_lib.evaluation import evaluate, infer
 from mnist_lib.history import History
 from mnist_lib.log import Progress
@@ -42,7 +41,7 @@ from mnist_lib.training import WeightAverage, make_optimizer, make_scheduler
 
 GROUPS = 3  # of four folds each, a teacher without each group
 WIDE = "learning_rate=0.1 weight_decay=2e-4 rotation=10 shift=1 scale=0.1"
-VIEWS, MIXED = 15, 0.0  # passes over all images; the share of views mixed with another
+VIEWS = 15  # passes over all images
 # How students are trained and, for all nets alike, how the views are moved.
 STUDENT = get_recipe("small", "epochs=60 averaging=0.999")
 TEMPERATURE = 2.0  # of both answers
@@ -81,44 +80,48 @@ def save(value, path: Path) -> None:
     write_file(path, lambda to: torch.save(value, to))
 
 
-def folds() -> torch.Tensor:
-    """The fold of each training image, as `MNIST.hold_out` deals them: (60000,)."""
-    order = torch.randperm(FULL_TRAINING_SET, generator=torch.Generator().manual_seed(0))
+def load(path: Path):
+    """What `save` wrote. DataError if an earlier step is missing."""
+    if not path.exists():
+        steps = "teachers, views, answers, students"
+        raise DataError(f"{path} is missing: take the steps in their order, {steps}")
+    return torch.load(path)
+
+
+def fold_of(data: MNIST) -> torch.Tensor:
+    """The fold of each training image, (N,), as `MNIST.hold_out` deals them."""
+    order = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(0))
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)) % FOLDS)
+
+
+def without(data: MNIST, group: int) -> MNIST:
+    """What a group's teachers train on; the folds that they leave out are its test images."""
+    out = fold_of(data) * GROUPS // FOLDS == group
+    images, labels = data.train_images, data.train_labels
+    return MNIST(images[~out], labels[~out], images[out], labels[out], source="validation")
 
 
 def teachers(keep: Path, part: list[int]) -> None:
     """Train the teachers of the groups in `part`; each is tested on the folds it leaves out."""
-    data, group_of = load_mnist(source="mnist"), folds() * GROUPS // FOLDS
+    data = load_mnist(source="mnist")
     for group in part:
-        out = group_of == group
-        images, labels = data.train_images, data.train_labels
-        split = MNIST(images[~out], labels[~out], images[out], labels[out], source="validation")
         for teacher, recipe in TEACHERS.items():
             name = f"{teacher.__name__}-{group}"
             set_seed(group)
             net = teacher()
-            history = train(net, split, recipe, group, folder=keep / name)
+            history = train(net, without(data, group), recipe, group, folder=keep / name)
             print(f"{name}: {history.final.score}", flush=True)
             save(net.state_dict(), keep / f"{name}.pt")
 
 
 def views(keep: Path, part: list[int]) -> None:
-    """Write a view of each training image, moved and perhaps mixed, as bytes; for each pass."""
-    images, fold_of = load_mnist(source="mnist").train_images, folds()
+    """Write a view of each training image, moved, as bytes; for each pass in `part`."""
+    images = load_mnist(source="mnist").train_images
     for number in part:
-        generator = torch.Generator().manual_seed(number)
-        moves = random_affine(len(images), STUDENT, generator)
+        moves = random_affine(len(images), STUDENT, torch.Generator().manual_seed(number))
         steps = zip(images.split(1000), moves.split(1000), strict=True)
-        moved = torch.cat([denormalize(augment(*step, STUDENT)) for step in steps])
-        partner = torch.empty_like(fold_of)
-        for fold in range(FOLDS):
-            members = (fold_of == fold).nonzero().squeeze(1)
-            partner[members] = members[torch.randperm(len(members), generator=generator)]
-        chance, share = torch.rand(2, len(images), 1, 1, generator=generator)
-        share = torch.where(chance < MIXED, share / 2, 0)  # of the partner, at most a half
-        result = torch.lerp(moved.float(), moved[partner].float(), share).round().byte()
-        save(result, keep / f"views-{number}.pt")
+        seen = [denormalize(augment(*step, STUDENT)) for step in steps]
+        save(torch.cat(seen), keep / f"views-{number}.pt")  # (60000, 28, 28)
         print(f"views {number}", flush=True)
 
 
@@ -126,11 +129,11 @@ def answers(keep: Path, part: list[int]) -> None:
     """Write the log-probabilities of the teachers in `part` for each view, in half precision."""
     for teacher, group in itertools.product(TEACHERS, part):
         net = teacher()
-        net.load_state_dict(torch.load(keep / f"{teacher.__name__}-{group}.pt"))
+        net.load_state_dict(load(keep / f"{teacher.__name__}-{group}.pt"))
         for number in range(VIEWS):
             path = keep / f"answers-{teacher.__name__}-{group}-{number}.pt"
             if not path.exists():
-                seen = torch.load(keep / f"views-{number}.pt")  # (60000, 28, 28)
+                seen = load(keep / f"views-{number}.pt")
                 save(infer(net, seen).half(), path)  # (60000, 10)
                 print(path.stem, flush=True)
 
@@ -140,18 +143,19 @@ def students(keep: Path, file: Path, recipe: Recipe, seeds: list[int], validatio
     source = "validation" if validation else "mnist"
     for seed in seeds:
         if (recipe, seed, source) not in runs_by_key(file):
-            history = distill(keep, recipe, seed, validation)
+            net, history = distill(keep, recipe, seed, validation)
+            save(net.state_dict(), keep / f"student-{recipe.net}-{source}-{seed}.pt")
             append_line(file, history.to_json())
             print(f"{recipe.net}, seed {seed}: {history.final.score}", flush=True)
 
 
-def distill(keep: Path, recipe: Recipe, seed: int, validation: bool) -> History:
-    """A student's run: as `train`, but with the views and answers in `keep`."""
+def distill(keep: Path, recipe: Recipe, seed: int, validation: bool) -> tuple[nn.Module, History]:
+    """A student and its run: as `train`, but with the views and answers in `keep`."""
     data, fold = load_mnist(source="mnist"), seed % FOLDS
     images = torch.arange(len(data.train_images))
     groups = list(range(GROUPS))
     if validation:
-        data, images = data.hold_out(fold), images[folds() != fold]
+        data, images = data.hold_out(fold), images[fold_of(data) != fold]
         groups = [fold * GROUPS // FOLDS]
     set_seed(seed)
     net = make_net(recipe)
@@ -180,9 +184,9 @@ def distill(keep: Path, recipe: Recipe, seed: int, validation: bool) -> History:
         epochs.append(progress.epoch(loss, correct, len(data.test_images)))
         return_freed_memory()
     names = [f"{teacher.__name__}-{group}" for teacher in TEACHERS for group in groups]
-    special = {"views": VIEWS, "mixed": MIXED, "temperature": TEMPERATURE, "teachers": names}
+    special = {"views": VIEWS, "temperature": TEMPERATURE, "teachers": names}
     record |= {"memory": peak_memory(), "distilled": special}
-    return History(tuple(epochs), data.source, record)
+    return average.net, History(tuple(epochs), data.source, record)
 
 
 def views_and_answers(
@@ -190,8 +194,8 @@ def views_and_answers(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The views of `images` in one pass, uint8, and the mean log-probabilities of the teachers."""
     names = [f"{teacher.__name__}-{group}" for teacher in TEACHERS for group in groups]
-    given = [torch.load(keep / f"answers-{name}-{number}.pt")[images].float() for name in names]
-    return torch.load(keep / f"views-{number}.pt")[images], torch.stack(given).mean(0)
+    given = [load(keep / f"answers-{name}-{number}.pt")[images].float() for name in names]
+    return load(keep / f"views-{number}.pt")[images], torch.stack(given).mean(0)
 
 
 def divergence(output: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
@@ -216,6 +220,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--validation", action="store_true", help="on the fold of each seed")
     given = parser.parse_args()
+    if given.step == "students" and given.file is None:
+        parser.error("students needs a FILE for their runs")
     given.keep.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     with exit_in_a_sentence("distill"):
