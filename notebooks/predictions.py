@@ -2,7 +2,6 @@
 
 import re
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import frontier
@@ -57,35 +56,43 @@ class Outcome:
 
 
 def outcomes(lines: list[dict[str, str]], runs: list[History]) -> list[Outcome | None]:
-    """What came of each line of predictions.csv; None while runs that it speaks of are missing."""
+    """What came of each line of predictions.csv; None while runs that it speaks of are missing.
+
+    What was given up early, part "patience" of the search, counts with the folds that were run.
+    """
+    given_up = {}
+    for run in search_lines():
+        if run["search"].startswith("patience"):
+            given_up.setdefault(run["idea"], {})[run["fold"]] = run["accuracy"]
     found, above = [], ""
     for row in lines:
         first, last = map(int, re.findall(r"\d+", row["seeds"]))
-        source = "validation" if "folds" in row["seeds"] else "mnist"
-        seeds = range(first, last + 1)
+        on_folds = "folds" in row["seeds"]
+        tried = given_up if on_folds else {}  # the search never takes the test set
+        source = "validation" if on_folds else "mnist"
+        seeds = [s for s in range(first, last + 1) if s in tried.get(row["recipe"], [s])]
         _, _, other = row["what"].partition("difference to ")
-        ours = _accuracies(row["recipe"], source, seeds, runs)
-        theirs = _accuracies(above if other == "the line above" else other, source, ours, runs)
+        base = above if other == "the line above" else other
+        ours, theirs = (
+            [tried[words][s] for s in seeds if s in tried[words]]
+            if words in tried
+            else _accuracies(words, source, seeds, runs)
+            for words in (row["recipe"], base)
+        )
         above = row["recipe"]
-        complete = ours and (theirs or not other)
-        value = _value(row["what"], list(ours.values()), list(theirs.values())) if complete else 0
-        found.append(Outcome(value, list(ours)) if complete else None)
+        complete = seeds and len(ours) == len(seeds) and len(theirs) == len(seeds) * bool(other)
+        found.append(Outcome(_value(row["what"], ours, theirs), seeds) if complete else None)
     return found
 
 
-def _accuracies(words: str, source: str, seeds: Iterable[int], runs: list[History]) -> dict:
-    """A recipe's accuracies (%), by seed, in the words of predictions.csv; none if a run lacks.
-
-    What was given up early, part "patience" of the search, has those of the folds that were run.
-    """
-    given_up = (run for run in search_lines() if run["search"].startswith("patience"))
-    tried = {run["fold"]: run["accuracy"] for run in given_up if run["idea"] == words}
-    if not words or (tried and source == "validation"):
-        return {seed: tried[seed] for seed in seeds if seed in tried}
+def _accuracies(words: str, source: str, seeds: list[int], runs: list[History]) -> list[float]:
+    """Accuracies (%) of a recipe in the words of predictions.csv, a seed each, if recorded."""
+    if not words:
+        return []
     recipe = recipe_of(words)
     ours = (run for run in runs if run.source == source and run.recipe == recipe)
     made = {run.record["seed"]: run.final.accuracy for run in ours}
-    return {seed: made[seed] for seed in seeds} if made.keys() >= set(seeds) else {}
+    return [made[seed] for seed in seeds if seed in made]
 
 
 def _value(what: str, ours: list[float], theirs: list[float]) -> float:
