@@ -271,9 +271,10 @@ def test_peak_memory():
 
 
 def test_import_is_quick_and_takes_no_matplotlib(monkeypatch):
-    """It adds at most 0.1 s of CPU time to `import torch`, and loads nothing heavy."""
+    """It adds at most a tenth to the CPU time of `import torch`, and loads nothing heavy."""
     code = (
         "import os, sys, time, torch\n"
+        "print(time.process_time())\n"
         "for _ in range(4):\n"  # only the first import has to compile
         "    if not os.fork():\n"
         "        start = time.process_time()\n"
@@ -284,6 +285,6 @@ def test_import_is_quick_and_takes_no_matplotlib(monkeypatch):
         "    os.wait()\n"
     )
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    said = python(code).splitlines()
-    assert len(said) == 4
-    assert min(map(float, said)) < 0.1
+    torchs, *ours = map(float, python(code).splitlines())
+    assert len(ours) == 4
+    assert min(ours) < torchs / 10
