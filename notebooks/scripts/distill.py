@@ -11,7 +11,7 @@ begins anew. Several processes can share a step: `--part 0` and so on, or other 
 A teacher leaves out four of the twelve folds of `MNIST.hold_out`. With --validation, the student of
 a fold asks the two teachers that have never seen it; on all 60,000 images it asks all six. It never
 sees a label: its loss is the divergence of its answers from the mean of theirs. Its run becomes a
-line of FILE, like a study's, with what is special to it under "distilled".
+line of FILE, like a study's, with what is special to it under "distilled"; its weights are in KEEP.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from mnist_lib import train
+from mnist_lib import save_run, train
 from mnist_lib.augment import augment, denormalize, normalize, random_affine
 from mnist_lib.base.errors import DataError, exit_in_a_sentence
 from mnist_lib.base.files import append_line, write_file
@@ -138,13 +138,19 @@ def answers(keep: Path, part: list[int]) -> None:
                 print(path.stem, flush=True)
 
 
+def student_folder(keep: Path, history: History) -> Path:
+    """The folder of a student's run, with its weights."""
+    net, seed = history.recipe.net, history.record["seed"]
+    return keep / f"student-{net}-{history.source}-{seed}"
+
+
 def students(keep: Path, file: Path, recipe: Recipe, seeds: list[int], validation: bool) -> None:
     """Train a student for each seed that the file lacks."""
     source = "validation" if validation else "mnist"
     for seed in seeds:
         if (recipe, seed, source) not in runs_by_key(file):
             net, history = distill(keep, recipe, seed, validation)
-            save(net.state_dict(), keep / f"student-{recipe.net}-{source}-{seed}.pt")
+            save_run(student_folder(keep, history), history, net)
             append_line(file, history.to_json())
             print(f"{recipe.net}, seed {seed}: {history.final.score}", flush=True)
 

@@ -3,6 +3,10 @@
 Recorded seeds are trained again, one at a time, to the same bits on a machine that rounds alike. Of
 each recipe the seed whose last epoch is nearest to the mean is carried, not the luckiest. Goes on
 if stopped.
+
+    python notebooks/scripts/weights.py KEEP     the weights of the distilled net instead
+
+KEEP is the folder that `distill.py` filled.
 """
 
 import json
@@ -13,6 +17,7 @@ from pathlib import Path
 
 import inside
 import torch
+from distill import student_folder
 from evidence import RECORDS, ROOT
 
 from mnist_lib import (
@@ -61,13 +66,21 @@ def mistakes(folder: Path, data: MNIST) -> str:
     return json.dumps(record | {"wrong": wrong.tolist(), "said": said[wrong].tolist()}) + "\n"
 
 
+def carry(folder: Path, name: str) -> None:
+    """Copy the run in `folder` to where `pretrained(name)` finds it."""
+    (PRETRAINED / name).mkdir(parents=True, exist_ok=True)
+    for file in (HISTORY, WEIGHTS):
+        shutil.copy(folder / file, PRETRAINED / name / file)
+
+
 def main() -> None:
+    if keep := sys.argv[1:]:
+        run = carried(recorded_studies()["distilled assignment"])
+        carry(student_folder(Path(*keep), run), "distilled")
+        return
     studies = {name: recorded_studies()[name] for name in ("assignment", *EVERY_SEED)}
     for name, runs in studies.items():
-        folder = train_again(carried(runs))
-        (PRETRAINED / name).mkdir(parents=True, exist_ok=True)
-        for file in (HISTORY, WEIGHTS):
-            shutil.copy(folder / file, PRETRAINED / name / file)
+        carry(train_again(carried(runs)), name)
     folders = [train_again(run) for name in EVERY_SEED for run in studies[name]]
     data = load_mnist(source="mnist")
     lines = "".join(mistakes(folder, data) for folder in folders)
