@@ -15,7 +15,14 @@ from mnist_lib import FastNet, Net, ParameterError, Rescaled, RunError, SprintNe
 from mnist_lib.base.files import append_line, write_file
 from mnist_lib.history import load_history, save_history
 from mnist_lib.nets import NETS
-from mnist_lib.runs.folder import PRETRAINED, load_weights, pretrained, run_folder, save_run
+from mnist_lib.runs.folder import (
+    PRETRAINED,
+    load_weights,
+    pretrained,
+    run_folder,
+    save_run,
+    trained_recipes,
+)
 from tests.conftest import ROOT
 from tests.test_history import make
 
@@ -231,14 +238,15 @@ def test_a_run_does_not_replace_another(tmp_path):
     assert load_history(tmp_path) == HISTORY
 
 
-@pytest.mark.parametrize("name", ["assignment", "steady", "fast"])
+@pytest.mark.parametrize("name", trained_recipes())
 def test_trained_nets_come_with_the_library(sample, name):
     net, history = pretrained(name), load_history(PRETRAINED / name)
     assert not net.training
     assert history.record["recipe"]["name"] == name
     _, correct = mnist_lib.evaluate(net, sample)  # it was trained on these digits
     assert correct >= 990
-    runs = {run.record["seed"]: run.final.correct for run in mnist_lib.recorded_studies()[name]}
+    study = mnist_lib.recorded_studies()["distilled assignment" if name == "distilled" else name]
+    runs = {run.record["seed"]: run.final.correct for run in study}
     off = {seed: abs(right - statistics.fmean(runs.values())) for seed, right in runs.items()}
     assert off[history.record["seed"]] == min(off.values())
     assert runs[history.record["seed"]] == history.final.correct
