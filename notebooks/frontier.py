@@ -90,26 +90,29 @@ def plot(
 
     Bars are 95% intervals of the mean over seeds; a small tick is the mean of the best epochs, to
     compare with `published` numbers, dicts with "parameters", "accuracy" (%) and "sd" (points, None
-    for a single run), which are open circles. Nets that look at several views are squares.
+    for a single run), which are open circles. Nets that look at several views are squares, nets
+    that wide ones taught are diamonds.
     """
     ax = ax or axes(5)
     circle = {"fmt": "o", "color": GREY, "markerfacecolor": "none", "capsize": 3, "linewidth": 1}
     ax.axhline(TARGET / 100, **GOAL)
     for runs in nets:
         last = [run.final.accuracy for run in runs]
-        several = runs[0].recipe.views > 1
+        recipe = runs[0].recipe
+        kind = 1 if recipe.views > 1 else 2 if recipe.name == "distilled" else 0
         # Two studies of one net, or of two that are alike, stand beside each other.
         aside = {"views": 1.04, "tiny": 1.02, "distilled": 1.02}
-        place = runs[0].record["parameters"] * aside.get(runs[0].recipe.name, 0.98)
+        place = runs[0].record["parameters"] * aside.get(recipe.name, 0.98)
         margin = stdtrit(len(last) - 1, 0.975) * standard_error(last)
-        style = {"color": COLORS[several], "fmt": "os"[several], "capsize": 4}
+        style = {"color": COLORS[kind], "fmt": "osD"[kind], "capsize": 4}
         ax.errorbar(place, statistics.fmean(last), yerr=margin, **style)
         best = statistics.fmean(run.best.accuracy for run in runs)
-        ax.plot(place, best, "_", color=COLORS[several], markersize=9)
+        ax.plot(place, best, "_", color=COLORS[kind], markersize=9)
     for other in published:
         ax.errorbar(other["parameters"], other["accuracy"], yerr=other["sd"], zorder=3, **circle)
     kinds = [("o", "last epoch: mean of ten seeds, 95% interval", {"color": THIS})]
     kinds += [("s", "the same, four views of each test image", {"color": COLORS[1]})]
+    kinds += [("D", "the same, taught by six wide nets", {"color": COLORS[2]})]
     kinds += [("_", "best epoch, picked on the test set: mean", {"color": THIS, "markersize": 9})]
     kinds += [("o", "published, most the best epoch of one run", {"color": GREY, "mfc": "none"})]
     for mark, label, look in kinds:
