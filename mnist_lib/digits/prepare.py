@@ -88,7 +88,7 @@ def _open(image):
         limit = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
         raise DataError(f"{name} has over {limit}: shrink it below 1,000 pixels a side") from None
     except UnidentifiedImageError:
-        raise DataError(f"{name} is no picture Pillow can read: save it as PNG or JPEG") from None
+        raise DataError(f"{name} is not a picture Pillow reads: save it as PNG or JPEG") from None
     except Exception as error:  # Pillow's many decoders can raise anything
         raise DataError(f"{name} is a broken picture: {error}") from None
     return name, picture

@@ -166,7 +166,7 @@ def _parse_safetensors(path: Path, content: bytes) -> tuple[dict, dict]:
         weights = load(content)
     except SafetensorError as error:
         advice = "name a weights.safetensors or .pt, or the folder of a run"
-        raise RunError(f"{path} is no whole safetensors file ({error}): {advice}") from None
+        raise RunError(f"{path} is not a whole safetensors file ({error}): {advice}") from None
     # The file starts with the length of its JSON header, in 8 bytes, and the header.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return weights, header.get("__metadata__", {})
@@ -182,13 +182,13 @@ def _parse_torch(path: Path, content: bytes) -> tuple[dict, dict]:
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):
             objects = "Python objects, not weights alone, and they could run code"
             raise RunError(f"{path} holds {objects}: {advice}") from None
-        raise RunError(f"{path} is no whole file of torch.save") from None
+        raise RunError(f"{path} is not a whole file of torch.save") from None
     if isinstance(weights, dict):
         if "mnist_lib" in weights:
             raise RunError(f"{path} is a checkpoint of {UNFINISHED}")
         weights = next(filter(_is_state_dict, map(weights.get, NESTED)), weights)
     if not _is_state_dict(weights):
-        raise RunError(f"{path} holds a {type(weights).__name__} that is no state_dict: {advice}")
+        raise RunError(f"{path} holds a {type(weights).__name__}, not a state_dict: {advice}")
     return weights, {}
 
 

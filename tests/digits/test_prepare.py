@@ -201,8 +201,8 @@ def png(picture) -> bytes:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is no picture"),
-        (b"<!doctype html>", "is no picture"),
+        (b"", "is not a picture"),
+        (b"<!doctype html>", "is not a picture"),
         (png(drawn())[:200], "broken"),
         (png(Image.new("1", (50_000, 2_000))), "million pixels"),
     ],
@@ -241,5 +241,5 @@ def test_the_command_line_names_the_digit_and_goes_on(tmp_path):
     assert done.returncode == 1
     assert done.stdout.startswith(f"{good}: 7\n0 ")
     assert re.search(r"^7 +\d+\.\d\d% #+$", done.stdout, re.MULTILINE)
-    assert "bad.png is no picture" in done.stderr
+    assert "bad.png is not a picture" in done.stderr
     assert "Traceback" not in done.stderr

@@ -237,7 +237,7 @@ def test_weights_that_cannot_be_loaded(tmp_path):
         mnist_lib.load_weights(mnist_lib.Net(), tmp_path)
     mnist_lib.save_run(tmp_path, mnist_lib.logged_run(), mnist_lib.Net())
     for _ in damaged(tmp_path / "weights.safetensors", flip=False):
-        with pytest.raises(RunError, match="is no whole safetensors file"):
+        with pytest.raises(RunError, match="is not a whole safetensors file"):
             mnist_lib.load_weights(mnist_lib.Net(), tmp_path)
 
 

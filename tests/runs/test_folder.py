@@ -83,16 +83,16 @@ def test_weights_that_torch_saved(tmp_path, monkeypatch, weights, zipped):
     ("content", "message"),
     [
         (Net(), "holds Python objects, .* could run code: save net.state_dict"),
-        ({"best": SAVED}, "holds a dict that is no state_dict: save net.state_dict"),
+        ({"best": SAVED}, "holds a dict, not a state_dict: save net.state_dict"),
         (SAVED | {"conv7.bias": torch.zeros(10).char()}, r"another net than Net: .* int8 \(10,\)"),
-        (SAVED["conv1.bias"], "holds a Tensor that is no state_dict"),
+        (SAVED["conv1.bias"], "holds a Tensor, not a state_dict"),
         (SAVED | {"conv7.bias": SAVED["conv1.bias"]}, r"conv7.bias is \(8,\) there, \(10,\) here"),
         ({"conv1.bias": SAVED["conv1.bias"]}, r"conv1.weight is none there, \(8, 1, 3, 3\) here"),
         (SAVED | {"conv8.bias": SAVED["conv1.bias"]}, r"conv8.bias is \(8,\) there, none here"),
-        (b"PK\x03\x04 cut", "is no whole file of torch.save"),
+        (b"PK\x03\x04 cut", "is not a whole file of torch.save"),
         (b"\n<!DOCTYPE html><html>", "is a web page, not weights"),
         (b"version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS, .* git lfs pull"),
-        (b"", "is no whole safetensors file"),
+        (b"", "is not a whole safetensors file"),
     ],
 )
 def test_what_are_no_weights_of_this_net(tmp_path, content, message):
