@@ -2,8 +2,8 @@
 
 A net's input is always (pixel / 255 - 0.1307) / 0.3081; `Rescaled` brings a net of another scale.
 
-A `recipe` may be any object with the fields used here. A new motion gets a draw of its own after
-that of `random_affine`, only for recipes that use it: the random numbers of the others then stay.
+A `recipe` may be any object with the fields used here. If you add a motion, draw its numbers after
+those of `random_affine`, only for recipes that use it: the others' random numbers then stay.
 """
 
 import math

@@ -52,7 +52,7 @@ def plot_curves(history: History, others: list[History] = ()) -> Figure:
 def plot_accuracy(runs: Runs, others: list[History] = (), ax: Axes | None = None) -> Axes:
     """Test accuracy (%) over epochs, best and last marked, 99.44% dotted; the `others` are grey.
 
-    The axis leaves out what the first epochs are below the later ones.
+    The axis may cut off the first two epochs, where they lie below the later ones.
     """
     ax = _plot_runs(runs, others, "accuracy", ax)
     for run, color in zip(runs.values(), itertools.cycle(COLORS)):

@@ -55,7 +55,7 @@ def log_probabilities(net: nn.Module, logits: bool) -> Callable:
 
 @contextlib.contextmanager
 def in_mode(net: nn.Module, training: bool) -> Iterator[None]:
-    """Training or evaluation mode inside the block; then each module's own, and random numbers."""
+    """Training or evaluation mode in the block; then restores module modes and random state."""
     device, modes = device_of(net), [(module, module.training) for module in net.modules()]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

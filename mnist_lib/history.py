@@ -14,7 +14,7 @@ from .recipe import Recipe
 
 TARGET = 9944  # of 10,000 test images: the assignment's 99.44%
 
-# An epoch's fields in a run's line, each a list, a value per epoch. The oldest lack the last.
+# The lists in a run's line, with one value per epoch. The oldest lines lack the last list.
 COLUMNS = ("correct", "test_loss", "last_batch_loss", "batches", "seconds", "train_correct")
 
 

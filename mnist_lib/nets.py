@@ -97,8 +97,8 @@ class ShiftNorm(nn.BatchNorm2d):
 class LeanNet(SmallNet):
     """A `SmallNet` of fewer parameters: no head, and no scale in its batch norms but the last.
 
-    A scale before a ReLU is one parameter too many: the weights of the next convolution can hold
-    it, and those of the one before its sign. The last of `widths` must be 10.
+    A scale before a ReLU is one parameter too many: the next convolution's weights can hold its
+    size, and those of the previous one its sign. The last of `widths` must be 10.
     """
 
     def __init__(self, widths: tuple[int, ...], crop: int = 28):

@@ -142,7 +142,7 @@ def get_recipe(name: str | None = None, changes: str = "", /, **overrides) -> Re
 
 
 def _parse(text: str) -> dict:
-    """A recipe's fields and their values from "epochs=1 rotation=0"; the last of two counts."""
+    """The fields and values in "epochs=1 rotation=0"; if a field comes twice, the last one wins."""
     check("changes", text, isinstance(text, str), "text such as 'epochs=1 rotation=0'")
     changes = {}
     for word in text.split():

@@ -1,6 +1,6 @@
-"""nbval: what goes to stderr (progress bars, warnings of other packages) is not a result, nor is a
-picture's HTML, of which the alternative text is compared, and a table's, which is compared as text;
-and a notebook that is compared trains anew, in a folder of its own.
+"""nbval: what goes to stderr (progress bars, other packages' warnings) is not compared. HTML is not
+either: a picture's alternative text and a table's text are compared instead. A notebook that is
+compared trains anew, in a folder of its own.
 """
 
 import os

@@ -36,7 +36,7 @@ def published() -> list[dict]:
 
 
 def studies() -> dict[str, list[History]]:
-    """Those of the frontier by recipe and net: the assignment's, of `long`, and the small ones."""
+    """The frontier's runs by recipe and net: the assignment's net with `long`, and the others."""
     return {"long assignment": of_machine("long")} | small_nets()
 
 

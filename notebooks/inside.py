@@ -178,7 +178,7 @@ def plot_fields(fields: dict[str, Tensor], sides: dict[str, int], ax: Axes | Non
     """Each layer's `effective_receptive_field`, and a frame around the pixels that its output sees.
 
     The frame is smaller than the receptive field, `sides` wide, where that reaches beyond the image
-    or beyond its crop. A layer that has none in `sides`, as of a net without a layer table, has its
+    or beyond its crop. A layer missing from `sides`, as when the net has no layer table, shows its
     name alone. The dotted square is the image's border.
     """
     check("fields", fields, bool(fields), "those of at least one layer")

@@ -16,7 +16,7 @@ from mnist_lib.history import TARGET
 def predictions_table() -> str:
     """What was predicted and what came; a line of predictions.csv once all of its runs are there.
 
-    Whether git shows a prediction to precede its runs is known of a file, not looked up.
+    Whether git shows that a prediction precedes its runs is stated per source, not looked up.
     """
     rows = [_group(f"the search: {form}", errors, "no") for form, errors in search_errors().items()]
     rows.append(_group("the frontier: means of its nets", frontier_errors(), "yes"))
@@ -58,7 +58,7 @@ class Outcome:
 def outcomes(lines: list[dict[str, str]], runs: list[History]) -> list[Outcome | None]:
     """What came of each line of predictions.csv; None while runs that it speaks of are missing.
 
-    What was given up early, part "patience" of the search, counts with the folds that were run.
+    A change given up early, in part "patience" of the search, counts with the folds that were run.
     """
     given_up = {}
     for run in search_lines():

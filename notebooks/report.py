@@ -21,7 +21,7 @@ KEPT = ("recipe", "seed", "machine", "threads", "torch", "parameters", "train_im
 
 
 def write() -> list[Path]:
-    """All that is made of the records; the documents whose tables were written."""
+    """Make all that comes from the records; returns the documents whose tables were written."""
     for name, text in (("recorded.jsonl", recorded()), ("held_out.csv", held_out())):
         Path(records.__file__).with_name(name).write_text(text, encoding="utf-8")
     draw_luck(RECORDS / "luck.png")
@@ -30,7 +30,7 @@ def write() -> list[Path]:
 
 
 def tables(*documents: Path) -> list[Path]:
-    """Write the tables of these documents, of README and records without any, from the records.
+    """Write the tables of these documents from the records; by default, of both README files.
 
     A table stands between `<!-- table: NAME -->` and `<!-- /table -->`; NAME is one of TABLES.
     """
@@ -44,7 +44,7 @@ def tables(*documents: Path) -> list[Path]:
 
 
 def recorded() -> str:
-    """What the library carries: seeds by recipe, on the README's machine if any are its."""
+    """What the library carries: seeds by recipe; of STUDIES only the README's machine's, if any."""
     studies = {name: of_machine(name) for name in STUDIES}
     for run in load_study(RECORDS / "fresh.jsonl"):
         studies.setdefault(f"{run.recipe.name}, fresh seeds", []).append(run)
@@ -144,7 +144,7 @@ def files_table() -> str:
 
 
 def machines_table() -> str:
-    """Each recipe on each machine, with as many threads."""
+    """Each recipe on each machine, and with each number of threads."""
     together = {}
     for name in STUDIES:
         for run in load_study(RECORDS / f"{name}.jsonl"):

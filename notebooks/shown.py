@@ -38,7 +38,7 @@ def show_text(title: str, text: str, folded: bool = True) -> None:
 def show_net(net: nn.Module) -> None:
     """Display the source of a net's class, folded, and its layers, or why they have no table.
 
-    Of a class without a source of its own, such as nn.Sequential, the modules are shown.
+    For a class without source code of its own, such as nn.Sequential, the modules are shown.
     """
     kind, text = type(unwrapped(net)), repr(net)
     with contextlib.suppress(OSError, TypeError):  # no source, as in a notebook's cell

@@ -145,7 +145,7 @@ def fetch_files(looked: list[str]) -> list[bytes]:
 
 
 def _remove_stale_parts(folder: Path) -> None:
-    """Remove what downloads killed more than a day ago left half-written."""
+    """Remove half-written files of downloads that were killed more than a day ago."""
     for part in folder.glob(f"{ASIDE}*"):
         with contextlib.suppress(FileNotFoundError):  # another download has just ended
             if time.time() - part.stat().st_mtime > 24 * 3600:

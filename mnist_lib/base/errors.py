@@ -50,7 +50,7 @@ def is_whole(value) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-NAME = "1 to 40 letters, digits, _ and -"  # names of recipes and data name folders
+NAME = "1 to 40 letters, digits, _ and -"  # folders are named after recipes and data sources
 
 
 def is_name(value) -> bool:

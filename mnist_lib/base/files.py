@@ -39,7 +39,7 @@ def as_path(name: str, value: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def _failing_as(sentence: str, lacking: str = "") -> Iterator[None]:
-    """Raise RunError, the sentence and its reason, for an OSError; or say what it is `lacking`."""
+    """Raise RunError, the sentence and its reason, for OSError; print `lacking` if unsupported."""
     try:
         yield
     except OSError as error:

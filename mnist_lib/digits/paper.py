@@ -103,9 +103,9 @@ def _fit_paper(grey: np.ndarray, paper: np.ndarray) -> np.ndarray:
 
 
 def _look(contrast: np.ndarray, hairline: float, cropped: bool = False) -> _Find | None:
-    """The ink that is left without rims, frames and lines; all ink, if a digit is `cropped`."""
+    """The ink left without rims, frames and lines; if `cropped`, what touches the rim stays."""
     contrast, left_out = contrast.copy(), np.zeros(contrast.shape, bool)
-    least = max(CONTRAST, 0.25 * contrast.max())  # what is fainter are edges of what is left out
+    least = max(CONTRAST, 0.25 * contrast.max())  # fainter ink is the edge of what is left out
     while (strength := np.quantile(contrast, 0.999)) > least:
         ink = np.clip(contrast / strength, 0, 1)
         threshold = min(max(_otsu(ink), 0.25), 0.6)
@@ -163,7 +163,7 @@ def _measure(ink, threshold, pieces, chosen, left_out, cropped) -> _Find | None:
 
 
 def _count_shapes(strong: np.ndarray, pieces: int) -> int:
-    """1 for a digit, which may be broken, but not into strong parts side by side; else how many."""
+    """How many shapes: 1 for a digit, even a broken one, unless large parts of it stand apart."""
     labels, count = ndimage.label(strong, np.ones((3, 3)))
     parts = [np.nonzero(labels == n) for n in range(1, count + 1)]
     tall = max(np.ptp(y) for y, _ in parts) + 1

@@ -49,7 +49,7 @@ class LayerTable(tuple):
 
     @property
     def table(self) -> Table:
-        """The rows as text; for the assignment's net also the fields it prints, with * if off."""
+        """The rows as text; for the assignment's net, also the fields it prints, * if different."""
         rows = [
             {
                 "layer": f"{layer.name}, {layer.kind}",
@@ -112,9 +112,9 @@ def hook_leaves(net: nn.Module, leave: Callable) -> list[RemovableHandle]:
 class _Trace:
     """Collects the layers on the data's path, row by row.
 
-    Each output becomes numbers with nan at marks, so the next layer's input shows what it sees.
-    One image of each pair is marked, by a bit of the number of rows: two rows' marks reach both
-    images of some pair, the nan of a parameter both of every pair.
+    Each output is replaced by numbers with nan at marks, so the next layer's input shows what it
+    sees. A bit of the number of rows picks the marked image of each pair: marks of two rows reach
+    both images of some pair, and the nan of a parameter reaches both images of every pair.
     """
 
     def __init__(self):
@@ -163,7 +163,7 @@ class _Trace:
 
 
 def _marks(*shape: int) -> torch.Tensor:
-    """Marked: the first place of a shape, the last, then BITS - 2 times all; bool (BITS, *)."""
+    """Marks, bool (BITS, *): only the first place, only the last, then BITS - 2 times all."""
     places = torch.ones(BITS, torch.Size(shape).numel(), dtype=torch.bool)
     places[0, 1:] = places[1, :-1] = False
     return places.view(BITS, *shape)

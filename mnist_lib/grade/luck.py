@@ -10,7 +10,7 @@ from ..base.tables import Table, mean_and_error
 from ..history import TARGET, History, check_histories
 from .records import held_out
 
-# So many of a recipe's last epochs have no trend any more; of other recipes, the last third.
+# How many of a recipe's last epochs no longer show a trend; for other recipes, the last third.
 PLATEAU = {"assignment": 10, "long": 6, "steady": 3, "fast": 3}
 RESAMPLES = 400  # of the seeds, for an interval
 
@@ -57,10 +57,10 @@ def luck_table(studies: dict[str, list[History]]) -> Table:
 
 
 def _luck(runs: Sequence[History], last: int) -> tuple[float, ...]:
-    """The mean of the last epochs, two standard deviations, and the chances to touch and to end.
+    """Mean of the last epochs, two standard deviations, chances to touch 99.44% and to end there.
 
-    An accuracy is taken as its epoch's mean, plus the seed's, which is normal, plus noise, drawn
-    from what is left over in the last epochs of all seeds.
+    An accuracy is modelled as its epoch's mean, plus the seed's offset, which is normal, plus noise
+    drawn from the residuals of the last epochs of all seeds.
     """
     curves = [[epoch.accuracy for epoch in run] for run in runs]
     means = [statistics.fmean(values) for values in zip(*curves, strict=True)]

@@ -20,7 +20,7 @@ _DATA = re.compile(r"CIFAR100?|FashionMNIST|[KEQ]?MNIST|SVHN|USPS")
 _TESTS = re.compile(r"(?:\w+_)?(?:test|val|eval)(?!\w*train)\w*")  # functions' names
 _MAGIC = re.compile(r"^([ \t]*)(?:\w+ *= *)?[!%?].*", re.M)  # IPython's own lines
 
-# count: of executions, when it was run; nodes: of the source's syntax tree
+# count: the cell's execution count; nodes: those of its source's syntax tree
 Cell = namedtuple("Cell", "count source nodes shown")
 
 
@@ -97,7 +97,7 @@ def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[
 
 
 def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:
-    """Whether the run is tested on its training data: the first call that says so."""
+    """A flag for the first call that tests the run on its training data, if there is one."""
     training, calls = {}, []  # by variable, whether it holds training data; None is unknown
     for at, cell in cells.items():
         for node in cell.nodes:
@@ -118,7 +118,7 @@ def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:
 
 
 def _is_training_data(value: ast.expr, training: dict[str, bool | None]) -> bool | None:
-    """None if it is unknown, as for a part of the training data that is held out."""
+    """Whether a value is training data; None if unknown, as for a part of it that is held out."""
     if not isinstance(value, ast.Call):
         return training.get(_name(value))
     given = dict(enumerate(value.args)) | {word.arg: word.value for word in value.keywords}

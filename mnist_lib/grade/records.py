@@ -44,10 +44,10 @@ def recorded() -> tuple[History, ...]:
 
 
 def recorded_studies() -> dict[str, list[History]]:
-    """The recorded seeds by recipe, all from one machine but those of `faster`.
+    """The recorded seeds by recipe; `faster`, "notebook" and fresh seeds are from another machine.
 
-    "notebook" is the committed notebook's. Small nets' seeds, from any machine, are by recipe and
-    net, as in "small p998". Seeds 10 to 29, predicted before they were run, are under "steady,
+    "notebook" is the committed notebook's. The frontier's seeds, from any machine, are by recipe
+    and net, as in "small p998". Seeds 10 to 29, predicted before they were run, are under "steady,
     fresh seeds" and "fast, fresh seeds".
     """
     studies = {}
@@ -59,7 +59,7 @@ def recorded_studies() -> dict[str, list[History]]:
 def recorded_runs(history: History) -> list[History]:
     """The recorded seeds of a run's recipe; empty unless its recipe and data are unchanged.
 
-    Fresh seeds, if there are: they had no part in the choice of the recipe.
+    Fresh seeds, if there are any: they had no part in choosing the recipe.
     """
     if history.recipe is None or describe(history) != "MNIST":
         return []

@@ -26,7 +26,7 @@ def choose_threads(
     """Set torch's number of threads in this process for a run; returns the number and the reason.
 
     `threads` or the environment variable OMP_NUM_THREADS pins it. A run that continues in `folder`
-    keeps its number if there are as many cores, since its bits depend on it. Otherwise, on the CPU,
+    keeps its number if there are enough cores, since its bits depend on it. Otherwise, on the CPU,
     training steps are timed with one thread and with one per core: threads wait for each other by
     spinning, so on busy cores more can be slower.
     """

@@ -21,7 +21,7 @@ from ..recipe import Recipe, check_recipe
 def check_arguments(
     net: nn.Module, data: MNIST, recipe: Recipe, seed: int | None, resume: bool
 ) -> tuple[Recipe, int]:
-    """The recipe for this data's source and the seed, once the arguments of `train` are checked."""
+    """Check the arguments of `train`; returns the recipe for this data's source, and the seed."""
     evaluation.check_net(net)
     check_data(data)
     check_recipe(recipe)
@@ -44,7 +44,7 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
     """A function from net's input to log-probabilities, as `log_probabilities` returns.
 
     Tries the net on a training batch first, and raises ParameterError if it cannot learn from it.
-    What it can learn from, but hardly means, is said on stderr.
+    Warns on stderr of answers that it can learn from, but that are hardly intended.
     """
     tried = data.test_images[: evaluation.TEST_BATCH]
     answers = evaluation.scores(net, torch.cat([tried, tried]))

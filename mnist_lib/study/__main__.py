@@ -38,9 +38,9 @@ def main() -> None:
     many = {"action": "extend", "default": []}  # a flag given twice adds to what it has
     add("--recipe", nargs="+", **many, help="recipes by name; by default assignment")
     add("--net", nargs="+", **many, help="nets by name, or your own as in my_nets:TinyNet")
-    add("--set", nargs="*", **many, help="recipes' fields: epochs=3 rotation=0; the last counts")
+    add("--set", nargs="*", **many, help="recipes' fields: epochs=3 rotation=0; the last one wins")
     add("--seeds", nargs="+", **many, help="seeds and ranges, as in 0-2,5; by default 0-9")
-    add("--processes", type=int, help="runs at a time; by default one per core")
+    add("--processes", type=int, help="runs at a time; by default cores / threads")
     add("--threads", type=int, default=1, help="of each run")
     folds = "train on 55,000 images and test on the 5,000 others, fold by fold; no test set"
     add("--validation", action="store_true", help=folds)

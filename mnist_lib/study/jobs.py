@@ -134,7 +134,7 @@ def result_of(future: Future, file: Path) -> History:
 
 def _run(job: Job) -> History:
     tqdm.set_lock(threading.RLock())  # its default is a semaphore, which a killed run leaves behind
-    import_net(job.recipe.net)  # as the user did: `study` takes no other
+    import_net(job.recipe.net)  # `study` takes only nets that its user has imported
     return job.run()[1]
 
 

@@ -33,9 +33,9 @@ def study(
 ) -> list[History]:
     """Train each recipe's net once for each seed; histories recipe by recipe, in order of seeds.
 
-    With `validation`, the test set is not used: see Job. Runs `processes` at a time, by default one
-    per core; or on all workers of the Dask cluster whose `scheduler` has this address, such as
-    "tcp://10.0.0.1:8786", each of which finds MNIST on its own machine.
+    With `validation`, the test set is not used: see Job. Runs `processes` at a time, by default the
+    cores over `threads`; or on all workers of the Dask cluster whose `scheduler` has this address,
+    such as "tcp://10.0.0.1:8786", each of which finds MNIST on its own machine.
 
     Each run becomes a line of `file`, a .jsonl. RunError if a run fails; the same call continues.
     """

@@ -10,8 +10,8 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     """Train a recorded run again: whether it holds, and the result in a sentence or two.
 
     It holds if every epoch has the same count and losses to the bit. A machine that rounds
-    differently cannot give those: there the last epoch's accuracy must be within 2.8 sd of those
-    `others` of the same recipe and source, which two seeds exceed by chance in one case of 20.
+    differently cannot give those: there the last epoch's accuracy may differ by 2.8 sd, over the
+    `others` of the same recipe and source. By chance, two seeds differ by more in one case of 20.
     """
     _, again = job_of(run).run(verbose)
     theirs, ours = _environment(run), _environment(again)

@@ -65,7 +65,7 @@ class Transformed(Dataset):
 
 
 def assignments_way(data: MNIST, recipe: Recipe) -> float:
-    """Seconds of one epoch over DataLoader, per image transforms and the assignment's net."""
+    """Seconds of one epoch through DataLoader, per-image transforms and the assignment's net."""
     net = Net()
     optimizer = torch.optim.SGD(net.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
     loader = DataLoader(Transformed(data), batch_size=recipe.batch_size, shuffle=True)

@@ -5,8 +5,8 @@
     python notebooks/scripts/distill.py answers KEEP      the teachers' answers to each view
     python notebooks/scripts/distill.py students KEEP FILE --seeds 0 1 2 --validation
 
-KEEP is a folder for what all students share: 1 GB. A step goes on where it was stopped, a student
-begins anew. Several processes can share a step: `--part 0` and so on, or other seeds.
+KEEP is a folder for what all students share: 1 GB. A stopped step goes on where it was; views and
+students begin anew. Several processes can share a step: `--part 0` and so on, or other seeds.
 
 A teacher leaves out four of the twelve folds of `MNIST.hold_out`. With --validation, the student of
 a fold asks the two teachers that have never seen it; on all 60,000 images it asks all six. It never
@@ -48,7 +48,7 @@ TEMPERATURE = 2.0  # of both answers
 
 
 def folded() -> nn.Module:
-    """A teacher of 262,000 parameters, yet only three times as slow as the assignment's net."""
+    """A teacher of 290,000 parameters, yet only three times as slow as the assignment's net."""
     return FoldedNet(widths=(64, 64, 96, 96, 128))
 
 
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("step", choices=("teachers", "views", "answers", "students"))
     parser.add_argument("keep", type=Path)
     parser.add_argument("file", type=Path, nargs="?")
-    parser.add_argument("--part", type=int, nargs="+", help="numbers of teachers, or of passes")
+    parser.add_argument("--part", type=int, nargs="+", help="numbers of groups, or of passes")
     parser.add_argument("--net", default="assignment", help="of the students")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--validation", action="store_true", help="on the fold of each seed")

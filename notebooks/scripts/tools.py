@@ -85,10 +85,10 @@ def print_tables(cell, **_) -> None:
 
 
 def run(args: list[str]) -> Path:
-    """What papermill does with these arguments, live in the terminal; the executed notebook.
+    """Run papermill with these arguments, live in the terminal; returns the notebook's path.
 
-    It is written into the run's folder when all is done. Ends the program with the cell's own error
-    in a sentence; what was there then stays.
+    The executed notebook is written into the run's folder at the very end. If a cell fails, the
+    program ends with its error in a sentence, and an earlier notebook in that folder stays.
     """
     for refused in ("--prepare-only", "--cwd", "--version", "--help-notebook"):
         if refused in args:
@@ -192,7 +192,7 @@ def colab(source: Path = NOTEBOOK, dist: Path = ROOT / "dist") -> Path:
 
 
 def _link(found: re.Match) -> str:
-    """A link to the single file of a notebook; of one without, where it is."""
+    """A link to a notebook's single file or, if it has none, the place of the notebook."""
     single = f"{found[1]}_colab.ipynb"
     there = found[1] in (path.stem for path in SINGLE)
     return f"[{single}]({single})" if there else f"`notebooks/{found[1]}.ipynb` of the project"
@@ -235,10 +235,10 @@ def execute(notebook) -> None:
 
 
 def settle(notebook) -> None:
-    """Leave of a notebook's outputs what a terminal would show in the end.
+    """Reduce a notebook's outputs to what a terminal would show in the end.
 
-    Neighbouring streams become one, of a line redrawn by carriage returns only the last state
-    stays. (nbclient's own `coalesce_streams` would move all of stderr behind all of stdout.)
+    Neighbouring streams become one; a line redrawn by carriage returns keeps only its last
+    state. (nbclient's own `coalesce_streams` would move all of stderr behind all of stdout.)
     """
     for cell in notebook.cells:
         merged = []

@@ -1,8 +1,8 @@
 """The weights that the library carries, and the mistakes of each seed: `make weights`.
 
-Recorded seeds are trained again, one at a time, to the same bits on a machine that rounds alike. Of
-each recipe the seed whose last epoch is nearest to the mean is carried, not the luckiest. Goes on
-if stopped.
+Recorded seeds are trained again, one at a time, to the same bits on a machine that rounds alike.
+For each recipe, the seed whose last epoch is nearest to the mean is carried, not the luckiest. If
+stopped, it goes on when run again.
 
     python notebooks/scripts/weights.py KEEP     the weights of the distilled net instead
 
@@ -37,7 +37,7 @@ from mnist_lib.study.jobs import job_of
 
 MISTAKES = Path(records.__file__).with_name("mistakes.jsonl")
 PICTURE = RECORDS / "missed.png"
-EVERY_SEED = ("steady", "fast")  # of the others, the seed that is carried alone
+EVERY_SEED = ("steady", "fast")  # of other recipes, only the seed that is carried
 
 
 def carried(runs: list[History]) -> History:
@@ -47,7 +47,7 @@ def carried(runs: list[History]) -> History:
 
 
 def train_again(run: History) -> Path:
-    """The folder of a run like the recorded one, whole. Ends the program if it has other bits."""
+    """The folder of a whole run like the recorded one. Ends the program if its counts differ."""
     folder = ROOT / "runs" / "weights" / f"{run.recipe.name}-seed{run.record['seed']}"
     net, history = job_of(run, folder).run()
     same = [epoch.correct for epoch in history] == [epoch.correct for epoch in run]
