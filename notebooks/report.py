@@ -85,12 +85,12 @@ def recipes_table() -> str:
     rows = [_recipe_row("the author's two runs", len(authors[0]), authors)]
     # Two values have no spread worth the name.
     rows[0]["last epoch %"] = ", ".join(f"{run.final.accuracy:.2f}" for run in authors)
-    names = ("assignment", *FRESH, "steady", "fast", "long", "faster")
+    names = ("assignment", *FRESH, "steady", "fast", "long", "faster", "distilled assignment")
     studies = {name: recorded_studies()[name] for name in names}
     for (name, runs), luck in zip(studies.items(), luck_table(studies).rows, strict=True):
         recipe = runs[0].recipe
         passes = recipe.first + (recipe.epochs - 1) * recipe.hardest  # in training sets
-        text = f"`{recipe.name}`{name.removeprefix(recipe.name)}"
+        text = f"`{recipe.name}`{name.removeprefix(recipe.name).removesuffix(' assignment')}"
         if f"{name}, fresh seeds" in FRESH:
             text += ", first seeds"
         row = _recipe_row(text, passes, runs, _seconds(recipe.name))

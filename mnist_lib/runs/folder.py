@@ -23,7 +23,7 @@ from .checkpoint import epochs_kept
 # Where others' checkpoints have their state_dict.
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
 UNFINISHED = "a run without its final weights: train in its folder again, which goes on to its end"
-PRETRAINED = Path(__file__).parent / "pretrained"  # a run's folder for each recipe
+PRETRAINED = Path(__file__).parent / "pretrained"  # a run's folder for each name
 
 
 def run_folder(run_dir: str | os.PathLike | None, recipe: Recipe, seed: int, data: MNIST) -> Path:
@@ -131,7 +131,7 @@ def _describe(tensor: torch.Tensor) -> str:
 
 
 def trained_recipes() -> list[str]:
-    """The recipes whose trained weights come with the library."""
+    """The recipes whose trained weights come with the library, and "distilled"."""
     return sorted(folder.name for folder in PRETRAINED.iterdir())
 
 
@@ -139,7 +139,8 @@ def pretrained(name: str | os.PathLike) -> nn.Module:
     """The trained net of a recipe or of the run in a folder; on the CPU, in evaluation mode.
 
     A recipe's weights are from the recorded seed whose last epoch is nearest to the mean of all,
-    not from the best: see `load_history(PRETRAINED / name)`.
+    not from the best: see `load_history(PRETRAINED / name)`. "distilled" has the most accurate: the
+    assignment's net, taught by wider ones (notebooks/scripts/distill.py).
     """
     recipes = trained_recipes()
     folder = PRETRAINED / name if name in recipes else as_path("name", name)
