@@ -139,8 +139,8 @@ def pretrained(name: str | os.PathLike) -> nn.Module:
     """The trained net of a recipe or of the run in a folder; on the CPU, in evaluation mode.
 
     A recipe's weights are from the recorded seed whose last epoch is nearest to the mean of all,
-    not from the best: see `load_history(PRETRAINED / name)`. "distilled" has the most accurate: the
-    assignment's net, taught by wider ones (notebooks/scripts/distill.py).
+    not from the best: see `load_history(PRETRAINED / name)`. "distilled", chosen
+    likewise, is the assignment's net, taught by wider ones: notebooks/scripts/distill.py.
     """
     recipes = trained_recipes()
     folder = PRETRAINED / name if name in recipes else as_path("name", name)

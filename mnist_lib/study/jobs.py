@@ -68,6 +68,8 @@ def job_of(run: History, folder: Path | None = None) -> Job:
     """The job that repeats a recorded run, on the same number of threads."""
     check_history(run)
     recipe, seed = run.recipe, run.record.get("seed")
+    if "distilled" in run.record:
+        raise ParameterError("the run learnt from other nets instead of labels: see distill.py")
     if recipe is None or seed is None:
         raise ParameterError("the run has no recipe and seed to train again")
     check("source", run.source, run.source in ("mnist", "validation"), "mnist or validation")

@@ -4,14 +4,17 @@
     python notebooks/scripts/distill.py views KEEP        fixed views of all training images
     python notebooks/scripts/distill.py answers KEEP      the teachers' answers to each view
     python notebooks/scripts/distill.py students KEEP FILE --seeds 0 1 2 --validation
+    python notebooks/scripts/distill.py students KEEP FILE --seeds 0 1 2 3 4 5 6 7 8 9
 
-KEEP is a folder for what all students share: 1 GB. A stopped step goes on where it was; views and
+The last line makes the recorded ten. KEEP is a folder for what all students share, 1 GB: take an
+empty one after a change to teachers or views. A stopped step goes on where it was; views and
 students begin anew. Several processes can share a step: `--part 0` and so on, or other seeds.
 
 A teacher leaves out four of the twelve folds of `MNIST.hold_out`. With --validation, the student of
 a fold asks the two teachers that have never seen it; on all 60,000 images it asks all six. It never
-sees a label: its loss is the divergence of its answers from the mean of theirs. Its run becomes a
-line of FILE, like a study's, with what is special to it under "distilled"; its weights are in KEEP.
+sees a label: its loss is the divergence of its answers from the mean of their log-probabilities.
+Its run becomes a line of FILE, like a study's, with what is special to it under "distilled"; its
+weights are in KEEP.
 """
 
 import argparse
@@ -102,16 +105,32 @@ def without(data: MNIST, group: int) -> MNIST:
 
 
 def teachers(keep: Path, part: list[int]) -> None:
-    """Train the teachers of the groups in `part`; each is tested on the folds it leaves out."""
-    data = load_mnist(source="mnist")
+    """Train the teachers of the groups in `part`.
+
+    KEEP/teachers.csv gets how each does, and then both, on the folds that they leave out.
+    """
+    data, table = load_mnist(source="mnist"), keep / "teachers.csv"
+    if not table.exists():
+        append_line(table, "teacher,group,images,correct,seconds\n")
     for group in part:
+        left, said = without(data, group), []
         for teacher, recipe in TEACHERS.items():
             name = f"{teacher.__name__}-{group}"
             set_seed(group)
             net = teacher()
-            history = train(net, without(data, group), recipe, group, folder=keep / name)
+            history = train(net, left, recipe, group, folder=keep / name)
             print(f"{name}: {history.final.score}", flush=True)
             save(net.state_dict(), keep / f"{name}.pt")
+            said.append(infer(net, left.test_images))
+            time = f"{history.seconds:.0f}"
+            append_line(table, row(teacher.__name__, group, left, said[-1], time))
+        append_line(table, row("both", group, left, torch.stack(said).mean(0)))
+
+
+def row(name: str, group: int, left: MNIST, said: torch.Tensor, seconds: str = "") -> str:
+    """A line of teachers.csv: `said` are answers (N, 10) on the folds that the group leaves out."""
+    correct = int((said.argmax(1) == left.test_labels).sum())
+    return f"{name},{group},{len(said)},{correct},{seconds}\n"
 
 
 def views(keep: Path, part: list[int]) -> None:

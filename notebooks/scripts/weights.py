@@ -4,7 +4,7 @@ Recorded seeds are trained again, one at a time, to the same bits on a machine t
 For each recipe, the seed whose last epoch is nearest to the mean is carried, not the luckiest. If
 stopped, it goes on when run again.
 
-    python notebooks/scripts/weights.py KEEP     the weights of the distilled net instead
+    PYTHONPATH=notebooks python notebooks/scripts/weights.py KEEP     those of the distilled net
 
 KEEP is the folder that `distill.py` filled.
 """
@@ -76,7 +76,10 @@ def carry(folder: Path, name: str) -> None:
 def main() -> None:
     if keep := sys.argv[1:]:
         run = carried(recorded_studies()["distilled assignment"])
-        carry(student_folder(Path(*keep), run), "distilled")
+        folder = student_folder(Path(*keep), run)
+        if [epoch.correct for epoch in load_history(folder)] != [epoch.correct for epoch in run]:
+            sys.exit(f"{folder} is not the recorded run: nothing is written")
+        carry(folder, "distilled")
         return
     studies = {name: recorded_studies()[name] for name in ("assignment", *EVERY_SEED)}
     for name, runs in studies.items():

@@ -43,6 +43,9 @@ def test_a_fold_is_taught_by_those_that_never_saw_it(data, tmp_path, monkeypatch
     keep, file = tmp_path / "keep", tmp_path / "runs.jsonl"
     for step in ("teachers", "views", "answers"):
         command(monkeypatch, step, keep)
+    lines = (keep / "teachers.csv").read_text(encoding="utf-8").splitlines()
+    assert [line[:9] for line in lines[1:3]] == ["tiny,0,20", "both,0,20"]
+    assert len(lines) == 7
     command(monkeypatch, "students", keep, file, "--seeds", "3", "11", "--validation")
     command(monkeypatch, "students", keep, file, "--seeds", "0")
     runs = load_study(file)

@@ -336,14 +336,17 @@ def test_files_of_others_stay(path):
     [
         *((f"--seeds {bad}", "must be a") for bad in ("a", "3-1", ",", "0,1.5", f"0-{10**30}")),
         *((args, "must be a") for args in ("--seeds 3 a", "--seeds 0-10000", "--set epochs=0")),
-        *((f"--verify {n}", "must be a whole number from 1 to 4") for n in (0, 5)),
+        *((f"--verify {n}", "must be a whole number from 1 to 5") for n in (0, 6)),
         ("--verify 3", "line 3 is not a history"),
         ("--verify 4", "no recipe and seed"),
+        ("--verify 5", "learnt from other nets"),
         ("--processes 0", "must be a"),
     ],
 )
 def test_bad_arguments_are_one_sentence(path, args, said, command, capsys):
-    path.write_text(f"{finished(3).to_json() * 2}\n{make(9900).to_json()}")
+    path.write_text(
+        f"{finished(3).to_json() * 2}\n{make(9900).to_json()}{make(9900, distilled={}).to_json()}"
+    )
     with pytest.raises(SystemExit) as caught:
         command(path, *args.split())
     assert said in str(caught.value.code) + capsys.readouterr().err
