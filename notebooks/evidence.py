@@ -29,14 +29,12 @@ SETTINGS = {
     "net p2976": {"net": "p2976"},
     "net p3998": {"net": "p3998"},
     "10 epochs": {"epochs": 10},
-    "12 epochs": {"epochs": 12},
     "60 epochs": {"epochs": 60},
     "120 epochs": {"epochs": 120},
     "averaging 0.999": {"averaging": 0.999},
     "crop 24": {"crop": 24},
     "distilled": {"name": "distilled", "rotation": 8.0, "shift": 1.0, "scale": 0.07},
     "distilled without mixing": {"name": "distilled"},
-    "one block used eight times": {"net": "shared:Block"},  # not of the library
 }
 # From `assignment` to `steady`; then, in predictions.csv, come changes to `steady`.
 BRIDGE = (
