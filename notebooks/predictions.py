@@ -74,10 +74,7 @@ def outcomes(lines: list[dict[str, str]], runs: list[History]) -> list[Outcome |
         _, _, other = row["what"].partition("difference to ")
         base = above if other == "the line above" else other
         ours, theirs = (
-            [tried[words][s] for s in seeds if s in tried[words]]
-            if words in tried
-            else _accuracies(words, source, seeds, runs)
-            for words in (row["recipe"], base)
+            _accuracies(words, source, seeds, runs, tried) for words in (row["recipe"], base)
         )
         above = row["recipe"]
         complete = seeds and len(ours) == len(seeds) and len(theirs) == len(seeds) * bool(other)
@@ -85,13 +82,17 @@ def outcomes(lines: list[dict[str, str]], runs: list[History]) -> list[Outcome |
     return found
 
 
-def _accuracies(words: str, source: str, seeds: list[int], runs: list[History]) -> list[float]:
+def _accuracies(
+    words: str, source: str, seeds: list[int], runs: list[History], tried: dict[str, dict]
+) -> list[float]:
     """Accuracies (%) of a recipe in the words of predictions.csv, a seed each, if recorded."""
     if not words:
         return []
-    recipe = recipe_of(words)
-    ours = (run for run in runs if run.source == source and run.recipe == recipe)
-    made = {run.record["seed"]: run.final.accuracy for run in ours}
+    made = tried.get(words)
+    if made is None:
+        recipe = recipe_of(words)
+        same = (run for run in runs if run.source == source and run.recipe == recipe)
+        made = {run.record["seed"]: run.final.accuracy for run in same}
     return [made[seed] for seed in seeds if seed in made]
 
 

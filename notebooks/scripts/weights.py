@@ -46,11 +46,15 @@ def carried(runs: list[History]) -> History:
     return min(runs, key=lambda run: (abs(run.final.correct - mean), run.record["seed"]))
 
 
+def counts(run: History) -> list[int]:
+    return [epoch.correct for epoch in run]
+
+
 def train_again(run: History) -> Path:
     """The folder of a whole run like the recorded one. Ends the program if its counts differ."""
     folder = ROOT / "runs" / "weights" / f"{run.recipe.name}-seed{run.record['seed']}"
     net, history = job_of(run, folder).run()
-    same = [epoch.correct for epoch in history] == [epoch.correct for epoch in run]
+    same = counts(history) == counts(run)
     print(f"{folder.name}: {history.final.score}, as recorded: {same}", flush=True)
     if not same:
         sys.exit("this machine rounds otherwise than the records': nothing is written")
@@ -77,7 +81,7 @@ def main() -> None:
     if keep := sys.argv[1:]:
         run = carried(recorded_studies()["distilled assignment"])
         folder = student_folder(Path(*keep), run)
-        if [epoch.correct for epoch in load_history(folder)] != [epoch.correct for epoch in run]:
+        if counts(load_history(folder)) != counts(run):
             sys.exit(f"{folder} is not the recorded run: nothing is written")
         carry(folder, "distilled")
         return
