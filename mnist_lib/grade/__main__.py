@@ -1,7 +1,7 @@
 """Grade a class: `python -m mnist_lib.grade SUBMISSIONS` reads its notebooks and logs, a row each.
 
-A row tells of a submission's last whole run; the CSV file has a row a run. Nothing is executed. A
-flag is a reason to look, not a verdict.
+It reads .ipynb, .log, .txt and .md, in subfolders, too, and executes nothing. A row is that of the
+last whole run; the CSV file has one for each. A flag is a reason to look, not a verdict.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import statistics
+from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,14 +27,17 @@ from .verdict import BUDGET
 SEEDS = recorded_studies()["assignment"]
 KINDS = (".ipynb", ".log", ".txt", ".md")
 HEADS = {"parameters": "params", "mean_of_last_five": "mean 5", "within_budget": "budget"}
+HEADS["best_epoch"] = "at"
 FOR_CSV = {"whole", "best", "last", "test_images", "unread"}  # columns not on a terminal
 
 
-def find(paths: list[Path]) -> list[Path]:
-    """The files named, and the notebooks and logs in the folders named."""
-    inside = (file for path in paths for file in path.rglob("*") if file.suffix.lower() in KINDS)
-    files = {file for file in inside if file.is_file() and ".ipynb_checkpoints" not in file.parts}
-    return sorted(files.union(path for path in paths if not path.is_dir()))
+def find(paths: list[Path]) -> tuple[list[Path], Counter]:
+    """The files named, the notebooks and logs in the folders named, and what else lies there."""
+    inside = [(path, file) for path in paths for file in path.rglob("*") if file.is_file()]
+    seen = {f for path, f in inside if not any(p[0] == "." for p in f.relative_to(path).parts)}
+    read = {file for file in seen if file.suffix.lower() in KINDS}
+    others = Counter(file.suffix or file.name for file in seen - read)
+    return sorted(read.union(path for path in paths if not path.is_dir())), others
 
 
 def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> list[dict]:
@@ -55,7 +59,10 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
             flags.append(f"{last.line}: the test set has 60,000 images, as the training set")
         if best.accuracy >= 99.7:
             flags.append(f"{best.line}: {best.accuracy:.2f}% is hardly possible")
-        judged = on_mnist and last.images in (None, FULL_TEST_SET)
+        rounded = not last.images and all(e.accuracy == round(e.accuracy, 1) for e in epochs)
+        if rounded:
+            flags.append(f"{last.line}: one decimal cannot tell whether the target is reached")
+        judged = on_mnist and last.images in (None, FULL_TEST_SET) and not rounded
         within = size < args.parameters if isinstance(size, int) else "?"
         rank = 1 + sum(seed.final.accuracy > last.accuracy for seed in SEEDS)
         row = {
@@ -83,7 +90,9 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
         rows.append(row)
         counts = tuple(epoch.correct for epoch in epochs)
         other = seen.setdefault(counts, row)
-        if len(counts) >= 3 and None not in counts and other["file"] != row["file"]:
+        roots = [given if given.is_dir() else given.parent for given in args.submissions]
+        same = path.parent == Path(other["file"]).parent and path.parent not in roots  # a student's
+        if len(counts) >= 3 and None not in counts and other["file"] != row["file"] and not same:
             row["flags"].append(f"the same {len(counts)} counts as {other['file']}")
             other["flags"].append(f"the same {len(counts)} counts as {row['file']}")
     return rows or [{"file": str(path), "flags": [], "unread": unread or ["no test line"]}]
@@ -100,23 +109,26 @@ def cell(value, digits: int = 4) -> str:
     return f"'{text}" if text.startswith(tuple("=+-@")) else text
 
 
-def as_text(rows: list[dict]) -> str:
-    """The rows for a terminal, and below them their flags and what is not read."""
+def as_text(rows: list[dict], args: argparse.Namespace) -> str:
+    """The rows for a terminal, and below them their flags, what is not read, and a legend."""
     names = [name for name in max(rows, key=len) if name not in FOR_CSV]
     heads = {name: HEADS.get(name, name.replace("_percent", " %")) for name in names}
     table, notes = [], []
     folder = os.path.commonpath([Path(row["file"]).absolute().parent for row in rows])
     for row in rows:
         file, unread = os.path.relpath(row["file"], folder), row["unread"]
-        end = file if len(file) <= 24 else f"…{file[-23:]}"
+        end = file if len(file) <= 22 else f"{file[:13]}…{file[-8:]}"
         shown = row | {"file": end, "flags": len(row["flags"]) or ""}
         table.append({head: cell(shown.get(name), 2) for name, head in heads.items()})
         notes += [f"{file}: flag: {flag}" for flag in row["flags"]]
         notes += [f"{file}: not read: {text}" for text in unread[:3]]
         notes += [f"{file}: not read: {len(unread) - 3} lines more"] if unread[3:] else []
     luck = statistics.fmean(seed.best.accuracy - seed.final.accuracy for seed in SEEDS)
-    last = f"By luck alone the best epoch of {len(SEEDS)} recorded seeds adds {luck:.3f} points."
-    return "\n".join([str(Table(table)), "", *map(cell, notes), f"{last} Ranks are among them."])
+    legend = f"""
+at: the best epoch; budget: fewer than {args.parameters:,} parameters, at most {args.epochs} epochs
+touches, ends: the best, the last epoch has {args.target:g}%; adds: the best less the last, points
+rank: the last epoch's among {len(SEEDS)} recorded seeds, whose best adds {luck:.3f}; ?: not told"""
+    return "\n".join([str(Table(table)), "", *map(cell, notes), *legend.splitlines()])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -129,7 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
     add("--csv", type=Path, metavar="FILE", help="a row a run, for a spreadsheet")
     args = parser.parse_args(arguments)
     with exit_in_a_sentence(parser.prog):
-        files, seen = tqdm(find(args.submissions), "reading", delay=1, leave=False), {}
+        (files, others), seen = find(args.submissions), {}
+        files = tqdm(files, "reading", delay=1, leave=False)
         submissions = [rows_of(path, args, seen) for path in files]
         rows = [row for each in submissions for row in each]
         if not seen:
@@ -140,9 +153,11 @@ def main(arguments: list[str] | None = None) -> None:
             writer = csv.DictWriter(text, max(rows, key=len), lineterminator="\n")
             writer.writeheader()
             writer.writerows({name: cell(row[name]) for name in row} for row in rows)
-            write_file(args.csv, lambda aside: aside.write_text(text.getvalue(), "utf-8"))
+            write_file(args.csv, lambda aside: aside.write_text(text.getvalue(), "utf-8-sig"))
         whole = [[row for row in each if row.get("whole")] or each for each in submissions]
-        print(as_text([each[-1] for each in whole]))
+        print(as_text([each[-1] for each in whole], args))
+        if others:
+            print("not read:", ", ".join(f"{count} {kind}" for kind, count in others.items()))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from ..base.files import as_path, read_text
 from .parse import LoggedRun, read_runs
 
 LIMIT = 100_000_000  # bytes of a file: most of a notebook is pictures
-_TABLE = re.compile(r"total param(?:eter)?s: ?(\d[\d,]{0,15})", re.I)
+_COLOUR = r"(?: |\x1b\[[\d;]{0,20}m)*"  # of Keras; 24.6K is no count
+_TABLE = re.compile(rf"total param(?:eter)?s:{_COLOUR}(\d[\d,]{{0,15}}+)(?!\.\d| ?[km]\b)", re.I)
 _CLASS = re.compile(r"^class +\w+ *\([^)\n]*Module", re.M)
 _DATA = re.compile(r"CIFAR100?|FashionMNIST|[KEQ]?MNIST|SVHN|USPS")
-_TESTS = re.compile(r"(?:\w+_)?(?:test|val|eval)(?!\w*train)\w*")  # functions' names
+_TESTS = re.compile(r"(?!\w*train)(?:\w+_)?(?:test|val|eval)\w*")  # functions' names
 _MAGIC = re.compile(r"^([ \t]*)(?:\w+ *= *)?[!%?].*", re.M)  # IPython's own lines
 
 # count: the cell's execution count; nodes: those of its source's syntax tree
@@ -79,12 +80,14 @@ def _name(node: ast.AST) -> str:
 
 
 def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[str]]:
-    """The number in the table before the run, "?" or "stale"; and in that case why."""
+    """The number in the table before the run; or "?" or "stale", and why if there are tables."""
     own = run.epochs[0].cell
-    shown = {at: set(_TABLE.findall(cell.shown)) for at, cell in cells.items() if at <= own}
-    table = max((at for at, sizes in shown.items() if sizes), default=None)
+    found = {at: _TABLE.findall(cell.shown) for at, cell in cells.items()}
+    shown = {at: {int(text.replace(",", "")) for text in found[at]} for at in found if found[at]}
+    table = max((at for at in shown if at <= own), default=None)
     if table is None or len(shown[table]) > 1:
-        return "?", []
+        why = ", ".join(f"cell {at} shows {sorted(sizes)}" for at, sizes in shown.items())
+        return "?", [f"parameters not of this run, in cell {own}: {why}"] * bool(why)
     counts = {at: cell.count for at, cell in cells.items()}
     if not (counts[table] and counts[own]):  # some editors drop them
         counts = {at: at for at in cells}
@@ -93,7 +96,7 @@ def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[
         if first < counts[at] < last and _CLASS.search(cell.source):
             why = f"cell {at}: the class was run again, after the table in cell {table}"
             return "stale", [f"parameters not of this run: {why}"]
-    return int(shown[table].pop().replace(",", "")), []
+    return shown[table].pop(), []
 
 
 def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:
@@ -107,9 +110,10 @@ def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:
                     training[name] = _is_training_data(value, training) if name else None
         for node in cell.nodes:
             if isinstance(node, ast.Call) and _TESTS.fullmatch(_name(node.func)):
-                known = {training.get(_name(inner)) for inner in ast.walk(node)} - {None}
+                given = (inner for each in (*node.args, *node.keywords) for inner in ast.walk(each))
+                known = {training.get(_name(inner)) for inner in given} - {None}
                 call = ast.get_source_segment(cell.source, node) or _name(node.func)
-                calls += [(at, " ".join(call.split())[:200], True in known)] * bool(known)
+                calls += [(at, " ".join(call.split())[:200], known == {True})] * bool(known)
     calls = [call for call in calls if call[0] == run.epochs[0].cell] or calls
     found = [f"cell {at}: {call}" for at, call, leak in calls if leak]
     if run.epochs[0].images != 60_000 and len(found) < len(calls):

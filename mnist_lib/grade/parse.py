@@ -37,13 +37,14 @@ _TOKEN = re.compile(
     r"|^ *\|\W{0,9}(?P<row>\d{1,4})\b(?=.*\d/\d)(?:[^/]{0,80}/(?:60|5[05])000\b)?"
     r"|(?P<summary>\b(?:best|max|maximum|highest|final|target)\W{1,3}(?:\w{1,12}\W{1,2})?)?"
     r"(?<![a-z])(?P<set>train|best|(?P<test>test|val))(?:ing|id|idation)?(?![a-z])"
-    r"(?:\W{1,4}(?:\d\.\d{1,9} \()?(?P<near>\d{1,2}\.\d{1,9} ?%)(?!\|))?"
+    r"(?:\W{1,4}(?:\d\.\d{1,9} \()?(?P<near>\d{1,2}\.\d{1,20} ?%)(?!\|))?"
     rf"|(?<![a-z])loss *[:=] *(?P<told>{_NUMBER})(?![\w.])"
-    r"|acc[a-z]{0,6}\W{1,6}(?P<share>(?:100|\d{1,2})(?:\.\d{1,9}(?![\d/.]) ?%?| ?%))"
-    r"|(?P<score>(?P<correct>\d{1,9})/(?P<images>\d{1,9})(?! ?\[|\d)"
+    r"|acc[a-z]{0,6}\W{1,6}(?P<share>(?:100|\d{1,2})(?:\.\d{1,20}(?![\d/.]) ?%?| ?%))"
+    r"|(?P<score>(?<![\d.])(?P<correct>\d{1,9})(?:\.0)?/(?P<images>\d{1,9})(?! ?\[|\.?\d)"
     r"(?: *\((?P<stated>\d{1,3}(?:\.\d{1,9})?) ?%)?)",
     re.I,
 )
+_UNDER_WAY = re.compile(r"(?<!\d)\d\d?%\|")  # a bar
 _Bar = namedtuple("_Bar", "line number loss batch_id done total seconds")
 # An epoch as a log tells it; None is what it does not tell. `line` is its test line, as in "line 8"
 # or "cell 14, line 8", and `number` the log's own; `accuracy` is in per cent. `problem`, a sentence
@@ -152,7 +153,13 @@ def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
     found, unread, known, bar, number, last = {}, [], 0, None, None, None
     begun = {}  # the lines on which a bar begins after the last one's end, by its total
     events = list(_events(f"cell {cell}, " if cell else "", text))
-    counted = any(kind == "test" and score[2] for _, kind, score in events)
+    tests = [(kind, score[2]) for _, kind, score in events if kind in ("test", "val")]
+    words = [kind for kind, _ in tests]
+    turns = ["val", "test"] * (len(words) // 2)
+    skipped = {"val"} if words and words in (turns, turns[::-1]) else set()
+    sizes = {size for kind, size in tests if kind not in skipped}
+    skipped |= {None} if any(sizes) else set()  # per cent beside counts is a summary
+    skipped |= {60_000} if 10_000 in sizes else set()  # the training set, tested too
     for place, (line, kind, value) in enumerate(events):
         stops = kind == "stop"
         if kind == "unread":
@@ -173,7 +180,7 @@ def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
                 unread.append(f"{line}: {problem} {bar.line}")
             stops = bar and not ended and new.batch_id < bar.batch_id
             bar, begun = new, {}
-        elif kind == "test" and (value[2] or not counted):  # else per cent alone is a summary
+        elif kind in ("test", "val") and skipped.isdisjoint((kind, value[2])):
             before, last = last, (number, bar and bar.loss, value)
             if number is None and (bar is None or last == before):  # equal neighbours are two
                 last = place
@@ -200,30 +207,32 @@ def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
 
 def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
     """What a text shows, in order: the line, the kind, and a match, number, score or sentence."""
-    text = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", text)  # colours
+    text, testing = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", text), ""  # colours
     for count, shown in enumerate(text.split("\n"), 1):
         # tqdm redraws its bar after a carriage return, so a line of the file holds many bars.
         for part in map(str.rstrip, shown.split("\r")):
-            line, testing, loss = f"{place}line {count}", False, None
+            line, loss = f"{place}line {count}", None
             for token in _TOKEN.finditer(part):
                 kind = token.lastgroup
                 if token["set"] or token["row"]:
-                    testing = bool(token["row"] or (token["test"] and not token["summary"]))
+                    testing = "" if token["summary"] else (token["test"] or "").lower()
+                    testing = "test" if token["row"] else testing
                 if kind == "told":
                     loss = float(token["told"]) if testing else None
                 elif kind in ("near", "share", "score"):
                     score, problem = _score(token) if testing else ((), "")
                     if problem:
                         yield line, "unread", problem
-                    if score:
-                        yield line, "test", (*score, loss)
-                    testing, loss = False, None
+                    if score and not _UNDER_WAY.search(part):
+                        yield line, testing, (*score, loss)
+                    testing, loss = "", None
                 elif kind in UNREAD:
                     yield line, "unread", f"{UNREAD[kind]}: {part[:120]!r}"
                 elif kind in ("number", "row", "begun"):
                     yield line, "begun" if kind == "begun" else "number", int(token[kind])
                 elif kind in ("bar", "stop"):
                     yield line, kind, token
+            testing = testing if part.endswith(":") else ""  # the score is on the next line
 
 
 def _score(told: re.Match) -> tuple[tuple, str]:
@@ -231,7 +240,7 @@ def _score(told: re.Match) -> tuple[tuple, str]:
     if share := told["near"] or told["share"]:
         accuracy = float(share.strip(" %"))
         fraction = accuracy <= 1 and "%" not in share
-        return (round(100 * accuracy, 9) if fraction else accuracy, None, None), ""
+        return (round(100 * accuracy if fraction else accuracy, 4), None, None), ""
     correct, images, stated = int(told["correct"]), int(told["images"]), told["stated"]
     if not 0 < images >= correct:
         return (), f"{correct} correct of {images} images cannot be"

@@ -8,7 +8,7 @@ import pytest
 
 from mnist_lib import DataError, format_log, logged_run, parse_log, read_notebook
 from mnist_lib.grade.__main__ import main
-from mnist_lib.grade.notebooks import leaks, read_submission
+from mnist_lib.grade.notebooks import leaks, parameters, read_submission
 
 BAR = "Loss=0.2{0} Batch_id=468 Accuracy=95.1{0}: 100%|███| 469/469 [00:20<00:00, 23.10it/s]\n"
 SMALL = "loss=0.1{0} batch_id=468 Accuracy = 96.2{0}: 100%|███| 469/469 [00:20<00:00, 23.10it/s]\n"
@@ -26,11 +26,18 @@ COUNTED = [
     "| {0} | 0.0{2} | 58{2}1/60000 | {1}/10000 |\n",
     "Epoch: {0} | Loss: 0.34 | Accuracy: 98.8%: 100%|██| 469/469 [00:18<00:00, 25.5it/s]\n" + TEST,
     "Test set: Average loss: 0.0{2}, Accuracy: {1}/10000 ({3:.2f}%) ",  # newlines lost
+    BAR + TEST.replace("{1}/1", "58{2}1/6").replace("{3:.2f}", "98") + TEST,  # both loaders tested
+    "Epoch {0}\nValidation set: Average loss: 0.07, Accuracy: 9{2}1/10000\n" + TEST,
+    "Epoch {0}: test loss: 0.0{2}, accuracy: {1}.0/10000\n",
 ]
 SHARES = [
     "Test : Loss = 0.0171, Accuracy = {3:.2f}%\n",
     "Epoch {0} Train: 97.1% | Test: {3:.2f}%\n",
     "Train Acc: 0.981 Val Accu: {4:.4f}\n",
+    "Epoch {0}: Test Accuracy: {3}00000000001%\n",  # of binary fractions
+    "Epoch {0}\n-----\nTest Error: \n Accuracy: {3:.2f}%, Avg loss: 0.0213\n",
+    "Epoch {0}: 50%|█ | 1/2 [00:00, val acc=91.2]\rEpoch {0}: 100%|██| 2/2 [val acc={3:.2f}]\n",
+    "Epoch {0}, Train/Test Acc: 98.1/99.1\nTest acc: {4:.4f}\n",
 ]
 STOPPED = "Loss=0.7 Batch_id=41 Accuracy=94.1: 9%|█ | 42/469 [00:02<00:20, 23.10it/s]\n"
 RIGHT = [9512, 9704, 9801, 9848]
@@ -81,7 +88,7 @@ def test_per_cent_stays_per_cent(tmp_path, text):
     (run,) = read(tmp_path / "a.log", show(text))
     assert [epoch.accuracy for epoch in run.epochs] == [95.12, 97.04, 98.01, 98.48]
     assert {(epoch.correct, epoch.images) for epoch in run.epochs} == {(None, None)}
-    with pytest.raises(DataError, match="line 1: not a whole test line"):
+    with pytest.raises(DataError, match=r"line \d: not a whole test line"):
         _ = run.history
 
 
@@ -170,6 +177,9 @@ TABLE = "Total params: 7,998\n"
         ("test(\n    model,  # (\n    train_loader\n)\nplots[0] = train_loader", "test( model, #"),
         ("held_out = DataLoader(train_set, sampler=rest)\ntest(model, held_out)", ""),
         ("test(model, train_loader", ""),  # not Python
+        ("run_tests(model, train_loader, test_loader)", ""),
+        ("train_and_test(model, train_loader)", ""),
+        ("test = test_loader\ntest(model, train_loader)", "test(model, train_loader)"),
     ],
 )
 def test_leaks_are_followed_through_variables(tmp_path, code, flag):
@@ -179,6 +189,22 @@ def test_leaks_are_followed_through_variables(tmp_path, code, flag):
     assert [text.partition("data: cell 2: ")[2][: len(flag)] for text in found] == [flag] * bool(
         flag
     )
+
+
+@pytest.mark.parametrize(
+    ("shown", "size"),
+    [
+        ("\x1b[1m Total params: \x1b[0m\x1b[38;5;34m7,998\x1b[0m (31.24 KB)", 7998),
+        (TABLE + "Total parameters: 7998", 7998),
+        (TABLE + "Total params: 9,000", "?"),
+        ("Total params: 0.25M", "?"),
+        ("Total params: 24K", "?"),
+    ],
+)
+def test_parameters_in_other_formats(tmp_path, shown, size):
+    path = notebook(tmp_path / "a.ipynb", ("", shown), ("", show(TEST)))
+    (run,), _, _, cells = read_submission(path)
+    assert parameters(cells, run)[0] == size
 
 
 def test_a_class(tmp_path, capsys, monkeypatch):
@@ -201,15 +227,25 @@ def test_a_class(tmp_path, capsys, monkeypatch):
         (folder / name).write_bytes(content)
     os.mkfifo(folder / "pipe.log")
     (folder / "=cmd.md").write_text(show(COUNTED[8]))
+    (folder / "anna").mkdir()
+    for name, content in (("EVA4_Assignment4.log", high), ("README.md", high), ("net.pdf", "")):
+        (folder / "anna" / name).write_text(content.replace("9900", "9800"))
+    (folder / "round.log").write_text(show(SHARES[0].replace("3:.2f", "3:.1f")))
     monkeypatch.chdir(folder)
     main([".", "--csv", str(tmp_path / "out.csv"), "--parameters", "8000"])
     done = capsys.readouterr()
     assert done.err == ""
     head, _, *lines = done.out.splitlines()
     assert max(map(len, (head, *lines[:8]))) <= 120
-    with open(tmp_path / "out.csv", newline="") as file:
+    assert "anna/EVA4_Ass…ent4.log" in done.out
+    assert lines[-1] == "not read: 1 .pdf"
+    with open(tmp_path / "out.csv", newline="", encoding="utf-8-sig") as file:
         rows = {(os.path.basename(row["file"]), row["run"]): row for row in csv.DictReader(file)}
-    assert len(rows) == 10
+    assert len(rows) == 13
+    assert rows["EVA4_Assignment4.log", "1"]["flags"] == rows["README.md", "1"]["flags"]
+    assert "same" not in rows["README.md", "1"]["flags"]
+    assert "one decimal" in rows["round.log", "1"]["flags"]
+    assert rows["round.log", "1"]["ends"] == "?"
     row = rows["good.ipynb", "2"]
     expected = {"runs": "2", "parameters": "7998", "epochs": "4", "best": "9971", "best_epoch": "2"}
     expected |= {"last": "9940", "test_images": "10000", "mean_of_last_five": "99.3875"}
