@@ -39,7 +39,7 @@ class Epoch:
                 kind = "finite" if real else "whole"
                 raise DataError(f"{name} must be a {kind} number, got {value!r}")
             object.__setattr__(self, name, plain(value))
-        if not 0 <= self.correct <= self.images or self.images == 0:
+        if self.correct > self.images or self.images == 0:
             raise DataError(f"{self.correct} correct of {self.images} images cannot be")
 
     @property
@@ -90,6 +90,11 @@ class History:
             return Recipe(**self.record["recipe"])
         except (KeyError, TypeError, ParameterError):
             return None
+
+    @property
+    def places(self) -> list[dict]:
+        """Where the run was made: its record, and an entry for each environment it resumed in."""
+        return [self.record, *(self.record.get("resumed") or [])]
 
     @property
     def images(self) -> int:

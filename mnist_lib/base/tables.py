@@ -52,8 +52,8 @@ def standard_error(values: list[float]) -> float | None:
 
 def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
     """Mean difference ± standard error as in `-0.032 ± 0.016`; a single value has no error."""
-    values = list(values)
-    spread = f" ± {standard_error(values):.{digits}f}" if len(values) > 1 else ""
+    error = standard_error(values := list(values))
+    spread = "" if error is None else f" ± {error:.{digits}f}"
     return f"{statistics.fmean(values):+.{digits}f}{spread}"
 
 

@@ -138,7 +138,7 @@ def _thick_enough(ink: np.ndarray) -> np.ndarray:
     """The ink with the strokes of a fine pen widened to STROKE."""
     from scipy import ndimage
 
-    inside = ndimage.distance_transform_edt(np.pad(ink > 0.5, 1))[1:-1, 1:-1]
+    inside = ndimage.distance_transform_edt(np.pad(ink > 0.5 * ink.max(), 1))[1:-1, 1:-1]
     ridge = inside[(inside == ndimage.maximum_filter(inside, 3)) & (inside > 0)]
     lacking = STROKE * max(ink.shape) - (2 * np.median(ridge) - 1)
     radius = round(lacking / 2)

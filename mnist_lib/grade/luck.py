@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..base.errors import check
 from ..base.tables import Table, mean_and_error
 from ..history import TARGET, History, check_histories
+from ..recipe import RECIPES
 from .records import held_out
 
 # How many of a recipe's last epochs no longer show a trend; for other recipes, the last third.
@@ -29,9 +30,10 @@ def luck_table(studies: dict[str, list[History]]) -> Table:
         alike = len(runs) > 1 < len(runs[0]) and len({(r.recipe, len(r)) for r in runs}) == 1
         many = f"{len(runs)} of {len(runs[0])} epochs"
         check(f"studies[{name!r}]", many, alike, "two seeds of one recipe, of two epochs, or more")
-        recipe = runs[0].recipe and runs[0].recipe.name
+        own = runs[0].recipe
+        recipe = own.name if own and own == RECIPES.get(own.name) else None  # unchanged
         last = PLATEAU.get(recipe, max(2, -(-len(runs[0]) // 3)))
-        level, epochs, seeds, *chances = _luck(runs, last)
+        level, epoch_sd, seed_sd, *chances = _luck(runs, last)
         draw = random.Random(0).choices
         drawn = [_luck(draw(runs, k=len(runs)), last)[3:] for _ in range(RESAMPLES)]
         intervals = [statistics.quantiles(values, n=40) for values in zip(*drawn, strict=True)]
@@ -46,8 +48,8 @@ def luck_table(studies: dict[str, list[History]]) -> Table:
                 "seeds": str(len(runs)),
                 "last epochs, %": f"{level:.2f}",
                 "held out, %": f"{statistics.fmean(folds.values()):.2f}" if folds else "",
-                "sd over epochs": f"{epochs:.3f}",
-                "sd over seeds": f"{seeds:.3f}",
+                "sd over epochs": f"{epoch_sd:.3f}",
+                "sd over seeds": f"{seed_sd:.3f}",
                 "best epoch adds": mean_and_error(r.best.accuracy - r.final.accuracy for r in runs),
                 "chance of 99.44% at some epoch": texts[0],
                 "at the last": texts[1],
@@ -65,21 +67,21 @@ def _luck(runs: Sequence[History], last: int) -> tuple[float, ...]:
     curves = [[epoch.accuracy for epoch in run] for run in runs]
     means = [statistics.fmean(values) for values in zip(*curves, strict=True)]
     level = statistics.fmean(means[-last:])
-    seeds = [statistics.fmean(curve[-last:]) - level for curve in curves]
+    offsets = [statistics.fmean(curve[-last:]) - level for curve in curves]
     count = len(runs) * last
     lost = (count / (count - len(runs) - last + 1)) ** 0.5  # degrees of freedom
     noise = sorted(
-        lost * (value - mean - seed)
-        for curve, seed in zip(curves, seeds, strict=True)
+        lost * (value - mean - offset)
+        for curve, offset in zip(curves, offsets, strict=True)
         for value, mean in zip(curve[-last:], means[-last:], strict=True)
     )
     variance = statistics.fmean(value**2 for value in noise)
-    spread = max(0, statistics.variance(seeds) - variance / last) ** 0.5
+    spread = max(0, statistics.variance(offsets) - variance / last) ** 0.5
     touch = end = 0
     for quantile in range(1, 40, 2):  # twenty seeds, equally likely
-        seed, never = spread * statistics.NormalDist().inv_cdf(quantile / 40), 1
+        offset, never = spread * statistics.NormalDist().inv_cdf(quantile / 40), 1
         for mean in means:
-            below = bisect.bisect(noise, (TARGET - 0.5) / 100 - mean - seed) / count
+            below = bisect.bisect(noise, (TARGET - 0.5) / 100 - mean - offset) / count
             never *= below
         touch, end = touch + (1 - never) / 20, end + (1 - below) / 20
     return level, variance**0.5, spread, touch, end

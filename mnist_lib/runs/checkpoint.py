@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..base import __version__
-from ..base.errors import DataError, RunError
+from ..base.errors import DataError, MnistLibError, RunError
 from ..base.files import CURVES, HISTORY, WEIGHTS, as_path, lock, read_bytes, remove, write_file
 from ..history import Epoch, History, save_history
 from ..recipe import differences
@@ -72,7 +72,7 @@ class Checkpoints:
         if kind is KeyboardInterrupt and self.folder is not None:
             # On a new line: the progress bar has not ended its own.
             print(f"\nstopped; {state}: {self._again}", file=sys.stderr)
-        if isinstance(error, RunError) and self._training:
+        if isinstance(error, MnistLibError) and self._training:
             raise RunError(f"{error}; {state}") from None
 
     def save(self, history: History) -> None:
@@ -131,8 +131,9 @@ class Checkpoints:
             return list(history)
         if damaged:
             raise RunError(f"{'; '.join(damaged)}; none is intact: remove {self.folder}, {ANEW}")
-        if (self.folder / HISTORY).exists():
-            raise RunError(f"{self.folder} has a history but no checkpoint to go on from: {OTHER}")
+        for name in (HISTORY, WEIGHTS, CURVES):
+            if (self.folder / name).exists():
+                raise RunError(f"{self.folder} has a {name} but no checkpoint of its run: {OTHER}")
         return []
 
     def _check_same_run(self, saved: dict) -> None:
@@ -164,7 +165,7 @@ class Checkpoints:
     def _resumed(self, record: dict) -> dict:
         """The saved record, with a note if the run resumes in another environment."""
         resumed = record.get("resumed", [])
-        places = ([record, *resumed][-1], self.record)
+        places = ([record, *resumed][-1], self.record)  # see History.places
         old, new = ({name: p[name] for name in p if name not in NOT_WHERE} for p in places)
         if old == new or self._done == record["recipe"]["epochs"]:
             return record

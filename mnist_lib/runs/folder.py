@@ -99,7 +99,8 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
             raise RunError(f"{path} holds {UNFINISHED}")
         path /= WEIGHTS
     content = read_bytes(path)
-    by_torch = content.startswith((b"PK", b"\x80"))  # a zip file, or torch's older pickles
+    # A zip file or an older pickle of torch. Safetensors is a length, which may be 0x80, and JSON.
+    by_torch = content.startswith((b"PK", b"\x80")) and content[8:9] != b"{"
     weights, metadata = (_parse_torch if by_torch else _parse_safetensors)(path, content)
     crop, own_crop = metadata.get("crop"), _view_of(whole)
     if crop not in (None, own_crop):

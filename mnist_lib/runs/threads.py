@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ..augment import augment, random_affine
 from ..base.errors import MnistLibError, as_seed, check_whole, is_whole
 from ..base.memory import keep_freed_memory
-from ..evaluation import crop_of
+from ..evaluation import checked_output, crop_of
 from ..history import load_history
 from ..recipe import Recipe, differences, make_net
 
@@ -61,12 +61,12 @@ def check_threads(threads: int | None) -> None:
 def _threads_before(folder: Path | None, recipe: Recipe, seed: int) -> int | None:
     """The number of threads of the run in `folder`, if it has this recipe and seed."""
     try:
-        record = load_history(folder).record
+        run = load_history(folder)
     except MnistLibError:
         return None
-    same = record.get("seed") == seed and not differences(record.get("recipe"), vars(recipe))
-    last = (record.get("resumed") or [record])[-1]
-    return last.get("threads") if same else None
+    own = run.record.get("recipe")
+    same = run.record.get("seed") == seed and not differences(own, vars(recipe))
+    return run.places[-1].get("threads") if same else None
 
 
 def step_seconds(recipe: Recipe, threads: int, most: float = torch.inf) -> float:
@@ -79,6 +79,6 @@ def step_seconds(recipe: Recipe, threads: int, most: float = torch.inf) -> float
     while len(times) < STEPS and sum(times) < most:
         start = time.perf_counter()
         inputs = augment(images, moves, recipe, crop_of(net))
-        F.cross_entropy(net(inputs), labels).backward()
+        F.cross_entropy(checked_output(net, inputs, "in training "), labels).backward()
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:] or times)

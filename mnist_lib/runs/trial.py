@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 
 from .. import evaluation
-from ..augment import normalize
+from ..augment import Views, normalize
 from ..base.errors import ParameterError, RunError, as_seed, check, check_flags
 from ..base.machine import environment
 from ..data import MNIST, check_data
@@ -27,9 +27,11 @@ def check_arguments(
     check_recipe(recipe)
     check_flags(resume=resume)
     data.check_batch_size(recipe.batch_size)
-    crop = evaluation.crop_of(net, recipe.crop)
-    expected = f"{recipe.crop}, as make_net gives it for recipe {recipe.name!r}"
-    check("the net's crop", crop, crop == recipe.crop, expected)
+    views = 4 if any(isinstance(part, Views) for part in net.modules()) else 1
+    for name, own in (("crop", evaluation.crop_of(net, recipe.crop)), ("views", views)):
+        planned = getattr(recipe, name)
+        expected = f"{planned}, as make_net gives it for recipe {recipe.name!r}"
+        check(f"the net's {name}", own, own == planned, expected)
     return recipe.for_source(data.source), as_seed(seed)
 
 

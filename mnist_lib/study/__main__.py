@@ -4,7 +4,7 @@ Each run is a process with a fixed number of threads, so its numbers do not depe
 side by side. (Two runs on one thread each do more than one on two.) The file gets a line per run. A
 run that is in the file is not trained again, and one that was stopped resumes after its last whole
 epoch: stop and start a study as you like. Machines that share a study take some seeds and a file
-each; `cat a.jsonl b.jsonl > all.jsonl` joins the files, and a run that is in both counts once.
+each; `cat a.jsonl b.jsonl > all.jsonl` joins the files, and a line that is in both counts once.
 With --scheduler a Dask cluster's workers make the runs; with --verify one is made again.
 """
 
@@ -15,7 +15,7 @@ from ..base.errors import check, check_whole, exit_in_a_sentence
 from ..base.files import as_path, read_text
 from ..history import History, load_study, summary
 from ..recipe import get_recipe
-from .studies import study
+from .studies import study, study_file
 from .verify import verify
 
 
@@ -52,6 +52,7 @@ def main() -> None:
         if args.file is None and args.seeds and {*args.seeds[-1]} - {*"0123456789-,"}:
             args.file = args.seeds.pop()  # it may stand after the seeds
         file = as_path("file", args.file)
+        file = file if file.is_file() else study_file(file)
         changes, names, nets = " ".join(args.set), args.recipe or [None], args.net or [None]
         recipes = [get_recipe(name, changes, net=net) for name in names for net in nets]
         if args.verify is not None:

@@ -35,6 +35,7 @@ class Job:
     threads: int = 1
     data_dir: str | None = None  # on the machine that makes the run; see load_mnist
     folder: Path | None = None  # of checkpoints, to resume after the last whole epoch
+    train_images: int | None = None  # that many of them, as `MNIST.take` gives; by default all
 
     @property
     def key(self) -> tuple:
@@ -58,6 +59,7 @@ class Job:
             net, data = make_net(self.recipe), load_mnist(self.data_dir, source="mnist")
             if self.source == "validation":
                 data = data.hold_out(self.seed % FOLDS)
+            data = data.take(self.train_images)
             history = train(net, data, self.recipe, self.seed, verbose, self.folder)
         finally:
             torch.set_num_threads(before)
@@ -73,7 +75,8 @@ def job_of(run: History, folder: Path | None = None) -> Job:
     if recipe is None or seed is None:
         raise ParameterError("the run has no recipe and seed to train again")
     check("source", run.source, run.source in ("mnist", "validation"), "mnist or validation")
-    return Job(recipe, seed, run.source, run.record.get("threads", 1), folder=folder)
+    given = {name: run.record[name] for name in ("threads", "train_images") if name in run.record}
+    return Job(recipe, seed, run.source, folder=folder, **given)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def study(
 
     Each run becomes a line of `file`, a .jsonl. RunError if a run fails; the same call continues.
     """
-    file = _study_file(file)
+    file = study_file(file)
     unfinished = file.with_suffix(".unfinished")  # checkpoints of the runs under way
     check("seeds", seeds, isinstance(seeds, Iterable), "a list of seeds, such as range(10)")
     seeds = [as_seed(seed) for seed in seeds]
@@ -47,7 +47,8 @@ def study(
     check_whole("threads", threads)
     if processes is not None and scheduler is not None:
         raise ParameterError("processes are of this machine, a scheduler has its own: name one")
-    processes = max(1, joblib.cpu_count() // threads) if processes is None else processes
+    cores = joblib.cpu_count()
+    processes = max(1, cores // threads) if processes is None else processes
     check_whole("processes", processes)
     wanted, one = {}, isinstance(recipes, str) or not isinstance(recipes, Iterable)
     for recipe in [recipes] if one else recipes:
@@ -62,7 +63,7 @@ def study(
     pace = f"by the workers of {scheduler}" if scheduler else f"{processes} at a time"
     made = f"already in {file}: {len(wanted) - len(jobs)}"
     print(f"runs to make: {len(jobs)}, {pace}; {made}", flush=True)
-    if scheduler is None and processes * threads > (cores := joblib.cpu_count()):
+    if scheduler is None and processes * threads > cores:
         print(f"{processes} runs of {threads} threads compete for {cores} cores", file=sys.stderr)
     if jobs:
         if scheduler is None:
@@ -83,12 +84,14 @@ def study(
         if wanted[key].folder:
             shutil.rmtree(wanted[key].folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # other runs are under way, or other files are in it
-        (unfinished / LOCK).unlink(missing_ok=True)
+        if not {*unfinished.iterdir()} - {unfinished / LOCK}:  # else another study may hold it
+            (unfinished / LOCK).unlink(missing_ok=True)
         unfinished.rmdir()
     return [done[key] for key in wanted]
 
 
-def _study_file(file: str | os.PathLike) -> Path:
+def study_file(file: str | os.PathLike) -> Path:
+    """The path of a study's file: a name without .jsonl gets it."""
     file = as_path("file", file)
     if file.is_dir():
         raise ParameterError(f"{file} is a folder: name a file, such as {file / 'seeds.jsonl'}")

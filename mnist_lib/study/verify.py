@@ -13,9 +13,10 @@ def verify(run: History, others: list[History] = (), verbose: bool = True) -> tu
     differently cannot give those: there the last epoch's accuracy may differ by 2.8 sd, over the
     `others` of the same recipe and source. By chance, two seeds differ by more in one case of 20.
     """
-    _, again = job_of(run).run(verbose)
+    job = job_of(run)
+    _, again = job.run(verbose)
     theirs, ours = _environment(run), _environment(again)
-    result = f"{job_of(run)}: final {run.final.score} recorded, {again.final.score} trained again"
+    result = f"{job}: final {run.final.score} recorded, {again.final.score} trained again"
     if _bits(again) == _bits(run):
         return True, f"{result}; the same bits in all {len(run)} epochs"
     if theirs == ours:
@@ -36,6 +37,6 @@ def _bits(run: History) -> list[tuple]:
 
 
 def _environment(run: History) -> str:
-    names = ("machine", "threads", "device", "torch")
-    machine, threads, device, torch = (run.record.get(name, "unknown") for name in names)
-    return f"{machine}, {device}, threads: {threads}, torch {torch}"
+    names = {"machine": "", "device": "", "threads": "threads ", "torch": "torch "}
+    texts = (", ".join(f"{names[n]}{p.get(n, 'unknown')}" for n in names) for p in run.places)
+    return "; then ".join(dict.fromkeys(texts))

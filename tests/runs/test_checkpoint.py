@@ -115,6 +115,14 @@ def test_unless_asked(part, tmp_path, undisturbed):
     assert names(tmp_path) == FINISHED, "nothing of the old"
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "curves.png"])
+def test_what_no_run_of_the_folder_has_left_stays(part, tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(RunError, match=f"has a {name} but no checkpoint of its run: choose"):
+        run(part, tmp_path)
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
 class AlwaysDropout(nn.Module):
     """As F.dropout without `training`: random in evaluation, too."""
 
@@ -193,7 +201,7 @@ def sealed(values, save=torch.save):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (os.remove, "has a history but no checkpoint to go on from: choose another"),
+        (os.remove, "has a history.json but no checkpoint of its run: choose another"),
         (lambda path: path.unlink() or path.mkdir(), r"2\.pt cannot be read: Is a dir.*; mend th"),
         (lambda path: path.write_bytes(b""), r"2\.pt .* \(its 0 .*; .*1\.pt .* \(its 0 .*: remove"),
         ([], NO_CHECKPOINT),

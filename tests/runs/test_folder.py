@@ -43,6 +43,15 @@ def test_run_reads_back(tmp_path):
             assert torch.equal(again.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_weights_of_every_net_come_back(tmp_path, name):
+    """A file starts with a length, which for p4006 begins as a pickle does."""
+    net, again = (mnist_lib.make_net(get_recipe(net=name)) for _ in range(2))
+    save_run(tmp_path, HISTORY, net)
+    load_weights(again, tmp_path)
+    assert all(map(torch.equal, net.state_dict().values(), again.state_dict().values()))
+
+
 @pytest.mark.parametrize(
     ("saved", "crop", "other", "looks_at"),
     [

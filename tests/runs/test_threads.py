@@ -114,6 +114,12 @@ def test_senseless_numbers(given):
             call()
 
 
+def test_a_net_that_cannot_be_tried_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(threads, "make_net", lambda recipe: torch.nn.Linear(784, 10))
+    with pytest.raises(ParameterError, match=r"net cannot take images of shape \(\d+, 1, 28, 28\)"):
+        choose()
+
+
 @pytest.mark.parametrize("name", ["assignment", "fast", "faster", "views"])
 def test_trials_are_real_steps_and_leave_random_numbers_alone(machine, name):
     before = torch.get_rng_state()

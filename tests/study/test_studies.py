@@ -20,6 +20,7 @@ from mnist_lib.base.files import append_line, lock
 from mnist_lib.net import set_seed
 from mnist_lib.study import jobs
 from mnist_lib.study.__main__ import main
+from mnist_lib.study.jobs import job_of
 from mnist_lib.study.studies import study
 from mnist_lib.study.verify import verify
 from mnist_lib.training import train
@@ -187,6 +188,15 @@ def test_half_a_line_is_removed_before_the_next(tmp_path, end):
     append_line(path, line.decode())
     whole = end == len(line) - 1  # an editor has left out the last line's end
     assert path.read_bytes() == line * (3 if whole else 2)
+
+
+def test_a_study_in_utf_16_is_left_as_it_is(tmp_path):
+    """PowerShell's `cat a.jsonl b.jsonl > all.jsonl` writes one."""
+    path, content = tmp_path / "all.jsonl", "{}\n".encode("utf-16")
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="it is in UTF-16: save it in UTF-8"):
+        append_line(path, "{}\n")
+    assert path.read_bytes() == content
 
 
 def test_finished_runs_are_not_trained_again(path, command, capsys):
@@ -388,10 +398,13 @@ def test_a_recorded_run_is_made_again(path, command, capsys):
         (far, near, False, "-9.00 points, NOT within the"),
         (there, [dataclasses.replace(r, source="validation") for r in near], False, "too few"),
         (there, near[:2], False, "too few seeds"),
+        (changed(there, resumed=[{"threads": 9}]), near, True, "there, cpu, threads 1, torch "),
+        (changed(runs[1], resumed=[{"threads": 9}]), near, True, "; then unknown, unknown, thr"),
     ]:
         found, sentence = verify(run, others, verbose=False)
         assert found is holds
         assert said in sentence
+    assert job_of(changed(there, train_images=9)).train_images == 9
     # The command counts the run itself as one of its recipe's seeds, too.
     for run, end, said in [
         (there, contextlib.nullcontext(), "+0.00 points, within"),
@@ -399,7 +412,7 @@ def test_a_recorded_run_is_made_again(path, command, capsys):
     ]:
         path.write_text("".join(r.to_json() for r in (run, *near[:2])))
         with end:
-            command(path, "--verify", "1")
+            command(path.with_suffix(""), "--verify", "1")
         out = capsys.readouterr().out
         assert "study.jsonl, line 1: " in out
         assert said in out
