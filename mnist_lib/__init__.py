@@ -23,9 +23,8 @@ from .runs.threads import check_threads, choose_threads
 from .training import train
 from .grade.notebooks import read_notebook
 from .grade.parse import parse_log
-from .grade.records import held_out, logged_run, logged_runs, recorded_studies
+from .grade.records import check_run, held_out, logged_run, logged_runs, recorded_studies
 from .grade.luck import luck_table
 from .grade.verdict import Claim, Verdict, findings, verdict
-from .grade.comparison import check_run
 from .figures.layers import Layer, LayerTable, layer_table
 from .digits.prepare import Prediction, predict, prepare

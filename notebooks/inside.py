@@ -5,7 +5,10 @@ return a whole figure.
 """
 
 import contextlib
+import csv
+import functools
 import itertools
+import json
 from collections import Counter
 from collections.abc import Container, Iterator
 
@@ -22,10 +25,12 @@ from mnist_lib import evaluation, get_recipe
 from mnist_lib.augment import MOVES, augment, denormalize, normalize
 from mnist_lib.base.arrays import as_images, as_labels
 from mnist_lib.base.errors import ParameterError, check
+from mnist_lib.base.tables import Table
 from mnist_lib.curves import COLORS, axes
 from mnist_lib.digits.prepare import Prediction
 from mnist_lib.figures.layers import hook_leaves
 from mnist_lib.figures.pictures import frame, plot_captioned, tiles
+from mnist_lib.grade.records import shipped
 
 # The kinds that `distort` applies, and the unit of their amounts.
 DISTORTIONS = {
@@ -271,3 +276,41 @@ def plot_robustness(
     panels.flat[0].legend(loc="upper center", fontsize=9)
     figure.suptitle(f"{images:,} test digits, one net of each recipe; bars are 95% intervals")
     return figure
+
+
+@functools.cache
+def label_errors() -> tuple[dict, ...]:
+    """The MNIST test images whose label fewer than three of five people confirm, with their votes.
+
+    Each has the image's `index`, the label `given`, the one a model `guessed`, and the `votes` for
+    given, guessed and neither. From Northcutt, Athalye and Mueller 2021 (arXiv 2103.14749).
+    """
+    return tuple(json.loads(shipped("label_errors.json"))["errors"])
+
+
+@functools.cache
+def recorded_mistakes() -> dict[str, dict[int, dict[int, int]]]:
+    """The recorded nets' wrong answers on test images, by recipe, seed and image index."""
+    mistakes = {}
+    for run in map(json.loads, shipped("mistakes.jsonl").splitlines()):
+        wrong = dict(zip(run["wrong"], run["said"], strict=True))
+        mistakes.setdefault(run["recipe"]["name"], {})[run["seed"]] = wrong
+    return mistakes
+
+
+def shared_mistakes(recipe: str) -> dict[int, int]:
+    """How many of a recipe's recorded seeds get a test image wrong, by index, most first."""
+    mistakes = recorded_mistakes()
+    check("recipe", recipe, recipe in mistakes, f"one of {', '.join(mistakes)}")
+    counts = Counter(index for wrong in mistakes[recipe].values() for index in wrong)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def own_digits_table() -> Table:
+    """Recorded accuracy of `predict` on digits other than MNIST's, next to plain resizing."""
+    rows = {}
+    for row in csv.DictReader(shipped("own_digits.csv").splitlines()):
+        share = f"{100 * int(row['correct']) / int(row['images']):.1f}"
+        line = {"digits": row["digits"], "images": f"{int(row['images']):,}"}
+        rows.setdefault(row["digits"], line)[f"{row['way']}, % right"] = share
+    return Table(list(rows.values()))

@@ -34,18 +34,13 @@ def plot_digits(
     return ax
 
 
-def plot_inputs(inputs: Tensor, title: str, columns: int = 12, ax: Axes | None = None) -> Axes:
-    """A grid of net inputs, as `normalize` returns them: (N, 1, height, width)."""
-    return tiles(denormalize(inputs), columns, ax, title)
-
-
 def plot_hard(images: Tensor, labels: Tensor, losses: Tensor, ax: Axes | None = None) -> Axes:
     """The first 24 images (N, 28, 28) and, below them, the 24 with the highest losses (N,)."""
-    count = min(24, len(losses))
-    chosen = torch.cat([torch.arange(count), losses.topk(count).indices])
-    ax = plot_digits(images[chosen], labels[chosen], columns=12, ax=ax)
+    count = min(12, len(losses) // 2)  # a row
+    chosen = torch.cat([torch.arange(2 * count), losses.cpu().topk(2 * count).indices])
+    ax = plot_digits(images[chosen], labels[chosen], columns=count, ax=ax)
     ax.axhline(55.5, color=COLORS[1], linewidth=2)
-    ax.set_title("any 24 training digits; below the line, those with the highest loss")
+    ax.set_title(f"any {2 * count} training digits; below the line, those with the highest loss")
     return ax
 
 
@@ -54,7 +49,7 @@ def plot_augmented(images: Tensor, recipe: Recipe, seed: int = 0, ax: Axes | Non
     digits = images.repeat_interleave(12, dim=0)
     moves = random_affine(len(digits), recipe, torch.Generator().manual_seed(seed))
     moves[::12] = 0  # the first in each row is the original
-    ax = plot_inputs(augment(digits, moves, recipe, side=28), "", columns=12, ax=ax)
+    ax = tiles(denormalize(augment(digits, moves, recipe, side=28)), 12, ax, "")
     margin = (28 - recipe.crop) / 2  # around the square: the part that the recipe's net sees
     for place in range(len(digits)):
         left, top = _corner(place, 12)

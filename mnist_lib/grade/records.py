@@ -1,18 +1,23 @@
-"""Records shipped with the library: the author's runs, recorded seeds, folds and mistakes."""
+"""Records shipped with the library: the author's runs, recorded seeds and folds; a run checked."""
 
 import csv
 import functools
-import json
-from collections import Counter
 from importlib import resources
 
-from ..base.errors import check
-from ..base.tables import Table
-from ..history import Epoch, History, describe
+from ..history import Epoch, History, check_history, describe
 from .parse import parse_log
 
+# By how many points a run may differ from the same seed on another machine: rounding errors grow
+# into a different run, and different seeds differ by as much.
+BOUNDS = {
+    "best epoch": (lambda run: run.best.accuracy, 0.15),
+    "last epoch": (lambda run: run.final.accuracy, 0.25),
+    "mean of the last five": (lambda run: run.mean_of_last_five, 0.15),
+}
 
-def _read(name: str) -> str:
+
+def shipped(name: str) -> str:
+    """The text of a data file that comes with the library."""
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
@@ -24,11 +29,11 @@ def logged_runs() -> list[History]:
     S4/EVA4_Assignment4.ipynb in github.com/Nildk123/EVA_2; the second, `second_run.csv`, the 29th.
     """
     second = []
-    for row in csv.DictReader(_read("second_run.csv").splitlines()):
+    for row in csv.DictReader(shipped("second_run.csv").splitlines()):
         number, correct = int(row.pop("epoch")), int(row.pop("correct"))
         measured = {name: float(text) for name, text in row.items()}  # losses and seconds
         second.append(Epoch(number, 10_000, correct, batches=1875, **measured))
-    return [parse_log(_read("logged_run.txt")), History(tuple(second))]
+    return [parse_log(shipped("logged_run.txt")), History(tuple(second))]
 
 
 def logged_run() -> History:
@@ -40,7 +45,7 @@ def logged_run() -> History:
 def recorded() -> tuple[History, ...]:
     """All recorded runs, without times and training losses; `record["study"]` names the study."""
     name = "recorded.jsonl"
-    return tuple(History.from_json(line, name) for line in _read(name).splitlines())
+    return tuple(History.from_json(line, name) for line in shipped(name).splitlines())
 
 
 def recorded_studies() -> dict[str, list[History]]:
@@ -75,44 +80,31 @@ def held_out() -> dict[str, dict[int, float]]:
     others. Beside recipes stand steps between two of them, as in "steady, averaging 0".
     """
     folds = {}
-    for row in csv.DictReader(_read("held_out.csv").splitlines()):
+    for row in csv.DictReader(shipped("held_out.csv").splitlines()):
         folds.setdefault(row["recipe"], {})[int(row["fold"])] = int(row["correct"]) / 50
     return folds
 
 
-@functools.cache
-def label_errors() -> tuple[dict, ...]:
-    """The MNIST test images whose label fewer than three of five people confirm, with their votes.
+def check_run(history: History) -> str:
+    """Whether a run agrees with the committed notebook's, if it has the same recipe, seed and data.
 
-    Each has the image's `index`, the label `given`, the one a model `guessed`, and the `votes` for
-    given, guessed and neither. From Northcutt, Athalye and Mueller 2021 (arXiv 2103.14749).
+    Exact on a machine that rounds alike, with the same torch and threads; within BOUNDS on others.
+    The text has the recorded figures, so a test of the notebook's outputs fails unless they agree.
+    For any other run, it has the number of test images right in each epoch.
     """
-    return tuple(json.loads(_read("label_errors.json"))["errors"])
-
-
-@functools.cache
-def recorded_mistakes() -> dict[str, dict[int, dict[int, int]]]:
-    """The recorded nets' wrong answers on test images, by recipe, seed and image index."""
-    mistakes = {}
-    for run in map(json.loads, _read("mistakes.jsonl").splitlines()):
-        wrong = dict(zip(run["wrong"], run["said"], strict=True))
-        mistakes.setdefault(run["recipe"]["name"], {})[run["seed"]] = wrong
-    return mistakes
-
-
-def shared_mistakes(recipe: str) -> dict[int, int]:
-    """How many of a recipe's recorded seeds get a test image wrong, by index, most first."""
-    mistakes = recorded_mistakes()
-    check("recipe", recipe, recipe in mistakes, f"one of {', '.join(mistakes)}")
-    counts = Counter(index for wrong in mistakes[recipe].values() for index in wrong)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def own_digits_table() -> Table:
-    """Recorded accuracy of `predict` on digits other than MNIST's, next to plain resizing."""
-    rows = {}
-    for row in csv.DictReader(_read("own_digits.csv").splitlines()):
-        share = f"{100 * int(row['correct']) / int(row['images']):.1f}"
-        line = {"digits": row["digits"], "images": f"{int(row['images']):,}"}
-        rows.setdefault(row["digits"], line)[f"{row['way']}, % right"] = share
-    return Table(list(rows.values()))
+    check_history(history)
+    (committed,) = recorded_studies()["notebook"]
+    recorded, record = committed.record, history.record
+    if any(record.get(name) != recorded[name] for name in ("recipe", "seed", "data")):
+        return f"test images right, by epoch: {' '.join(str(epoch.correct) for epoch in history)}"
+    where = ("machine", "threads", "torch")
+    exact = all(place.get(n) == recorded[n] for place in history.places for n in where)
+    lines = []
+    for name, (figure, bound) in BOUNDS.items():
+        expected, actual = figure(committed), figure(history)
+        agrees = abs(actual - expected) <= (1e-9 if exact else bound)
+        lines.append(f"{name}: recorded {expected:.2f}%, agrees: {agrees}")
+        if not agrees:
+            limit = "the same" if exact else f"within {bound} points"
+            lines.append(f"{name}: this run {actual:.3f}%, not {limit}")
+    return "\n".join(lines)

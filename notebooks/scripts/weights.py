@@ -92,8 +92,8 @@ def main() -> None:
     data = load_mnist(source="mnist")
     lines = "".join(mistakes(folder, data) for folder in folders)
     write_file(MISTAKES, lambda path: path.write_text(lines, encoding="utf-8"))
-    doubted = {error["index"] for error in records.label_errors()}
-    missed = records.recorded_mistakes()["steady"]
+    doubted = {error["index"] for error in inside.label_errors()}
+    missed = inside.recorded_mistakes()["steady"]
     drawn = inside.plot_shared(data.test_images, data.test_labels, missed, doubted)
     drawn.get_figure().savefig(PICTURE, dpi=110)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnist_lib import Net, ParameterError, get_recipe, layer_table, normalize
+from mnist_lib import Net, ParameterError, get_recipe, layer_table
 from mnist_lib.figures import pictures
 
 
@@ -25,13 +25,6 @@ def test_digits_lie_in_order(ax, sample):
     assert ax.get_title() == "Digits of MNIST"
     with pytest.raises(ParameterError, match="columns must be a whole number"):
         pictures.plot_digits(sample.train_images[:5], sample.train_labels[:5], columns=0, ax=ax)
-
-
-def test_inputs_are_shown_as_the_images_they_were(ax, sample):
-    pictures.plot_inputs(normalize(sample.train_images[:3]), "as they are", columns=2, ax=ax)
-    assert torch.equal(tile(ax, 0, 1), sample.train_images[1])
-    assert torch.equal(tile(ax, 1, 0), sample.train_images[2])
-    assert ax.get_title() == "as they are"
 
 
 def test_the_hardest_are_below_the_line(ax, sample):

@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn as nn
 
-from mnist_lib import FastNet, Net, ParameterError, get_recipe, layer_table, normalize, pretrained
+from mnist_lib import (
+    FastNet,
+    Net,
+    ParameterError,
+    get_recipe,
+    layer_table,
+    normalize,
+    pretrained,
+    recorded_studies,
+)
 from mnist_lib.augment import Rescaled, Views
 from mnist_lib.net import set_seed
 
@@ -124,3 +133,28 @@ def test_hooks_are_gone_and_the_mode_is_as_before(sample):
     assert net.training
     assert not any(module._forward_hooks for module in net.modules())
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_recorded_mistakes_are_those_of_the_recorded_seeds():
+    for recipe in ("steady", "fast"):
+        mistakes, runs = inside.recorded_mistakes()[recipe], recorded_studies()[recipe]
+        wrong = {run.record["seed"]: 10_000 - run.final.correct for run in runs}
+        assert {seed: len(found) for seed, found in mistakes.items()} == wrong
+        counts = inside.shared_mistakes(recipe)
+        assert sum(counts.values()) == sum(wrong.values())
+        assert list(counts.values()) == sorted(counts.values(), reverse=True)
+    with pytest.raises(ParameterError, match="one of"):
+        inside.shared_mistakes("quick")
+
+
+def test_label_errors_are_doubted_by_their_votes():
+    errors = inside.label_errors()
+    assert len({error["index"] for error in errors}) == 15
+    assert all(error["votes"][0] < 3 and sum(error["votes"]) == 5 for error in errors)
+
+
+def test_the_table_of_own_digits_has_both_ways():
+    rows = inside.own_digits_table().rows
+    assert len(rows) == 8
+    others = rows[:3] + rows[4:]  # than MNIST's own images, for which the raw way is right
+    assert all(float(r["prepare, % right"]) > 90 > float(r["raw, % right"]) for r in others)
