@@ -36,11 +36,11 @@ def plot_digits(
 
 def plot_hard(images: Tensor, labels: Tensor, losses: Tensor, ax: Axes | None = None) -> Axes:
     """The first 24 images (N, 28, 28) and, below them, the 24 with the highest losses (N,)."""
-    count = min(12, len(losses) // 2)  # a row
-    chosen = torch.cat([torch.arange(2 * count), losses.cpu().topk(2 * count).indices])
-    ax = plot_digits(images[chosen], labels[chosen], columns=count, ax=ax)
+    count = min(24, len(losses))
+    chosen = torch.cat([torch.arange(count), losses.cpu().topk(count).indices])
+    ax = plot_digits(images[chosen], labels[chosen], columns=-(-count // 2), ax=ax)
     ax.axhline(55.5, color=COLORS[1], linewidth=2)
-    ax.set_title(f"any {2 * count} training digits; below the line, those with the highest loss")
+    ax.set_title(f"any {count} training digits; below the line, those with the highest loss")
     return ax
 
 

@@ -36,7 +36,7 @@ def find(paths: list[Path]) -> tuple[list[Path], Counter]:
     inside = [(path, file) for path in paths for file in path.rglob("*") if file.is_file()]
     seen = {f for path, f in inside if not any(p[0] == "." for p in f.relative_to(path).parts)}
     read = {file for file in seen if file.suffix.lower() in KINDS}
-    others = Counter(file.suffix or file.name for file in seen - read)
+    others = Counter(file.suffix or file.name for file in seen - read - {*paths})
     return sorted(read.union(path for path in paths if not path.is_dir())), others
 
 
@@ -59,12 +59,12 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
             flags.append(f"{last.line}: the test set has 60,000 images, as the training set")
         if best.accuracy >= 99.7:
             flags.append(f"{best.line}: {best.accuracy:.2f}% is hardly possible")
-        rounded = not last.images and all(e.accuracy == round(e.accuracy, 1) for e in epochs)
-        if rounded:
-            flags.append(f"{last.line}: one decimal cannot tell whether the target is reached")
+        digits = max(len(f"{epoch.accuracy:g}".partition(".")[2]) for epoch in epochs)
+        close = any(abs(e.accuracy - args.target) <= 0.5 / 10**digits for e in (best, last))
+        if rounded := not last.images and digits < 2 and close:
+            flags.append(f"{last.line}: too few decimals to tell whether the target is reached")
         judged = on_mnist and last.images in (None, FULL_TEST_SET) and not rounded
         within = size < args.parameters if isinstance(size, int) else "?"
-        rank = 1 + sum(seed.final.accuracy > last.accuracy for seed in SEEDS)
         row = {
             "file": str(path),
             "run": number,
@@ -83,7 +83,7 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
             "touches": best.accuracy >= args.target if judged else "?",
             "ends": last.accuracy >= args.target if judged else "?",
             "adds": best.accuracy - last.accuracy,
-            "rank": rank if judged else "?",
+            "rank": 1 + sum(s.final.accuracy > last.accuracy for s in SEEDS) if judged else "?",
             "flags": flags,
             "unread": unread,
         }
@@ -91,8 +91,9 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
         counts = tuple(epoch.correct for epoch in epochs)
         other = seen.setdefault(counts, row)
         roots = [given if given.is_dir() else given.parent for given in args.submissions]
-        same = path.parent == Path(other["file"]).parent and path.parent not in roots  # a student's
-        if len(counts) >= 3 and None not in counts and other["file"] != row["file"] and not same:
+        before = Path(other["file"])
+        same = path.parent == before.parent not in roots and path.suffix != before.suffix  # README
+        if len(counts) >= 3 and None not in counts and before != path and not same:
             row["flags"].append(f"the same {len(counts)} counts as {other['file']}")
             other["flags"].append(f"the same {len(counts)} counts as {row['file']}")
     return rows or [{"file": str(path), "flags": [], "unread": unread or ["no test line"]}]
@@ -117,7 +118,7 @@ def as_text(rows: list[dict], args: argparse.Namespace) -> str:
     folder = os.path.commonpath([Path(row["file"]).absolute().parent for row in rows])
     for row in rows:
         file, unread = os.path.relpath(row["file"], folder), row["unread"]
-        end = file if len(file) <= 22 else f"{file[:13]}…{file[-8:]}"
+        end = file if len(file) <= 22 else f"{file[:11]}…{file.removesuffix('.ipynb')[-10:]}"
         shown = row | {"file": end, "flags": len(row["flags"]) or ""}
         table.append({head: cell(shown.get(name), 2) for name, head in heads.items()})
         notes += [f"{file}: flag: {flag}" for flag in row["flags"]]
@@ -145,9 +146,11 @@ def main(arguments: list[str] | None = None) -> None:
         files = tqdm(files, "reading", delay=1, leave=False)
         submissions = [rows_of(path, args, seen) for path in files]
         rows = [row for each in submissions for row in each]
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.items())
+        rest = [cell(f"not read: {kinds}")] * bool(others)
         if not seen:
             notes = [cell(f"{row['file']}: {row['unread'][0]}") for row in rows]
-            raise RunError("\n".join(["there is no run to grade", *notes]))
+            raise RunError("\n".join(["there is no run to grade", *notes, *rest]))
         if args.csv:
             text = io.StringIO()
             writer = csv.DictWriter(text, max(rows, key=len), lineterminator="\n")
@@ -155,9 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
             writer.writerows({name: cell(row[name]) for name in row} for row in rows)
             write_file(args.csv, lambda aside: aside.write_text(text.getvalue(), "utf-8-sig"))
         whole = [[row for row in each if row.get("whole")] or each for each in submissions]
-        print(as_text([each[-1] for each in whole], args))
-        if others:
-            print("not read:", ", ".join(f"{count} {kind}" for kind, count in others.items()))
+        print(as_text([each[-1] for each in whole], args), *rest, sep="\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import statistics
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..base.errors import DataError, check
 from ..base.files import as_path, read_text
@@ -40,11 +41,11 @@ _TOKEN = re.compile(
     r"(?:\W{1,4}(?:\d\.\d{1,9} \()?(?P<near>\d{1,2}\.\d{1,20} ?%)(?!\|))?"
     rf"|(?<![a-z])loss *[:=] *(?P<told>{_NUMBER})(?![\w.])"
     r"|acc[a-z]{0,6}\W{1,6}(?P<share>(?:100|\d{1,2})(?:\.\d{1,20}(?![\d/.]) ?%?| ?%))"
-    r"|(?P<score>(?<![\d.])(?P<correct>\d{1,9})(?:\.0)?/(?P<images>\d{1,9})(?! ?\[|\.?\d)"
+    r"|(?P<score>(?<![\d.])(?P<correct>\d{1,9})(?:\.0)?/(?P<images>\d{1,9})(?:\.0)?(?! ?\[|\.?\d)"
     r"(?: *\((?P<stated>\d{1,3}(?:\.\d{1,9})?) ?%)?)",
     re.I,
 )
-_UNDER_WAY = re.compile(r"(?<!\d)\d\d?%\|")  # a bar
+_UNDER_WAY = re.compile(r"(?<!\d)\d\d?%\|[^|]*+\| *\d+/\d+ \[[^\]|]*+\]?$")  # a bar
 _Bar = namedtuple("_Bar", "line number loss batch_id done total seconds")
 # An epoch as a log tells it; None is what it does not tell. `line` is its test line, as in "line 8"
 # or "cell 14, line 8", and `number` the log's own; `accuracy` is in per cent. `problem`, a sentence
@@ -153,13 +154,12 @@ def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
     found, unread, known, bar, number, last = {}, [], 0, None, None, None
     begun = {}  # the lines on which a bar begins after the last one's end, by its total
     events = list(_events(f"cell {cell}, " if cell else "", text))
-    tests = [(kind, score[2]) for _, kind, score in events if kind in ("test", "val")]
-    words = [kind for kind, _ in tests]
-    turns = ["val", "test"] * (len(words) // 2)
-    skipped = {"val"} if words and words in (turns, turns[::-1]) else set()
-    sizes = {size for kind, size in tests if kind not in skipped}
+    words = [kind for _, kind, _ in events if kind in ("test", "val")]
+    turns = sum(word != after for word, after in pairwise(words))
+    skipped = {"val"} if turns >= max(2, len(words) - 2) else set()  # both, in each epoch
+    sizes = [s[2] for _, kind, s in events if kind in ("test", "val") and kind not in skipped]
     skipped |= {None} if any(sizes) else set()  # per cent beside counts is a summary
-    skipped |= {60_000} if 10_000 in sizes else set()  # the training set, tested too
+    skipped |= {60_000} if sizes.count(60_000) < 2 * sizes.count(10_000) else set()  # training's
     for place, (line, kind, value) in enumerate(events):
         stops = kind == "stop"
         if kind == "unread":
@@ -211,7 +211,7 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
     for count, shown in enumerate(text.split("\n"), 1):
         # tqdm redraws its bar after a carriage return, so a line of the file holds many bars.
         for part in map(str.rstrip, shown.split("\r")):
-            line, loss = f"{place}line {count}", None
+            line, loss, moving = f"{place}line {count}", None, _UNDER_WAY.search(part)
             for token in _TOKEN.finditer(part):
                 kind = token.lastgroup
                 if token["set"] or token["row"]:
@@ -223,7 +223,7 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
                     score, problem = _score(token) if testing else ((), "")
                     if problem:
                         yield line, "unread", problem
-                    if score and not _UNDER_WAY.search(part):
+                    if score and not moving:
                         yield line, testing, (*score, loss)
                     testing, loss = "", None
                 elif kind in UNREAD:
@@ -232,7 +232,7 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
                     yield line, "begun" if kind == "begun" else "number", int(token[kind])
                 elif kind in ("bar", "stop"):
                     yield line, kind, token
-            testing = testing if part.endswith(":") else ""  # the score is on the next line
+            testing = testing if part.lower().endswith("error:") else ""  # its score follows
 
 
 def _score(told: re.Match) -> tuple[tuple, str]:

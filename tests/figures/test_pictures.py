@@ -35,6 +35,12 @@ def test_the_hardest_are_below_the_line(ax, sample):
     assert texts(ax)[24:26] == [str(labels[59].item()), str(labels[58].item())]
 
 
+def test_few_digits_stand_in_two_rows_of_each_kind(ax, sample):
+    pictures.plot_hard(sample.train_images[:10], sample.train_labels[:10], torch.arange(10.0), ax)
+    assert torch.equal(tile(ax, 2, 0), sample.train_images[9])
+    assert "any 10 training digits" in ax.get_title()
+
+
 def test_augmented_digits_begin_as_they_are(ax, sample):
     recipe = get_recipe("fast")
     pictures.plot_augmented(sample.train_images[:2], recipe, ax=ax)

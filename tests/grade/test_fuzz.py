@@ -80,6 +80,7 @@ def test_a_mutated_history_is_read_or_refused(text):
         *("loss=", HEAD, "0%|", "100%|", "|", " ", "9", "\r", f"{HEAD}100%|", "1/1 [00:00<"),
         *(f"{HEAD}100%|{' ' * 1000}||", f"L{HEAD[1:].replace('b', 'B')[:-2]} Accuracy=1: 1%|"),
         *("Test set: Average loss: ", "Test set: Average loss: 1, Accuracy: "),
+        *("test 1/2 ", "test 1/2 9%|", "test 1/2 99%| 1/2 [", "Total params: \x1b["),
     ],
 )
 def test_a_long_log_takes_no_more_than_its_length(piece):

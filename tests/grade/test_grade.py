@@ -28,7 +28,8 @@ COUNTED = [
     "Test set: Average loss: 0.0{2}, Accuracy: {1}/10000 ({3:.2f}%) ",  # newlines lost
     BAR + TEST.replace("{1}/1", "58{2}1/6").replace("{3:.2f}", "98") + TEST,  # both loaders tested
     "Epoch {0}\nValidation set: Average loss: 0.07, Accuracy: 9{2}1/10000\n" + TEST,
-    "Epoch {0}: test loss: 0.0{2}, accuracy: {1}.0/10000\n",
+    "Epoch {0}: test loss: 0.0{2}, accuracy: {1}.0/10000.0\n",
+    "  5%|▌  | 1/19 [00:24<07:36, 24.1s/it]Test set: Average loss: 0.0{2}, Accuracy: {1}/10000\n",
 ]
 SHARES = [
     "Test : Loss = 0.0171, Accuracy = {3:.2f}%\n",
@@ -39,6 +40,7 @@ SHARES = [
     "Epoch {0}: 50%|█ | 1/2 [00:00, val acc=91.2]\rEpoch {0}: 100%|██| 2/2 [val acc={3:.2f}]\n",
     "Epoch {0}, Train/Test Acc: 98.1/99.1\nTest acc: {4:.4f}\n",
 ]
+ROUNDED = "Test : Loss = 0.0171, Accuracy = {3:.1f}%\n"
 STOPPED = "Loss=0.7 Batch_id=41 Accuracy=94.1: 9%|█ | 42/469 [00:02<00:20, 23.10it/s]\n"
 RIGHT = [9512, 9704, 9801, 9848]
 
@@ -230,22 +232,27 @@ def test_a_class(tmp_path, capsys, monkeypatch):
     (folder / "anna").mkdir()
     for name, content in (("EVA4_Assignment4.log", high), ("README.md", high), ("net.pdf", "")):
         (folder / "anna" / name).write_text(content.replace("9900", "9800"))
-    (folder / "round.log").write_text(show(SHARES[0].replace("3:.2f", "3:.1f")))
+    for name, last in (("round", 9940), ("below", 9850)):
+        (folder / f"{name}.log").write_text(show(ROUNDED, [9510, 9700, 9800, last]))
+    for name in ("carl", "dora"):
+        notebook(folder / "anna" / f"{name}.ipynb", ("", show(TEST, [9111, 9222, 9333])))
     monkeypatch.chdir(folder)
     main([".", "--csv", str(tmp_path / "out.csv"), "--parameters", "8000"])
     done = capsys.readouterr()
     assert done.err == ""
     head, _, *lines = done.out.splitlines()
     assert max(map(len, (head, *lines[:8]))) <= 120
-    assert "anna/EVA4_Ass…ent4.log" in done.out
+    assert "anna/EVA4_A…nment4.log" in done.out
     assert lines[-1] == "not read: 1 .pdf"
     with open(tmp_path / "out.csv", newline="", encoding="utf-8-sig") as file:
         rows = {(os.path.basename(row["file"]), row["run"]): row for row in csv.DictReader(file)}
-    assert len(rows) == 13
+    assert len(rows) == 16
     assert rows["EVA4_Assignment4.log", "1"]["flags"] == rows["README.md", "1"]["flags"]
     assert "same" not in rows["README.md", "1"]["flags"]
-    assert "one decimal" in rows["round.log", "1"]["flags"]
+    assert "too few decimals" in rows["round.log", "1"]["flags"]
     assert rows["round.log", "1"]["ends"] == "?"
+    assert rows["below.log", "1"]["ends"] == "NO"
+    assert "the same 3 counts as anna/dora" in rows["carl.ipynb", "1"]["flags"]
     row = rows["good.ipynb", "2"]
     expected = {"runs": "2", "parameters": "7998", "epochs": "4", "best": "9971", "best_epoch": "2"}
     expected |= {"last": "9940", "test_images": "10000", "mean_of_last_five": "99.3875"}
@@ -261,3 +268,7 @@ def test_a_class(tmp_path, capsys, monkeypatch):
     assert "'=cmd.md" in {file for file, _ in rows}
     with pytest.raises(SystemExit, match=r"no run to grade\nx\.txt: x\.txt is not a text"):
         main(["x.txt"])
+    (tmp_path / "zips").mkdir()
+    (tmp_path / "zips" / "all.zip").touch()
+    with pytest.raises(SystemExit, match=r"no run to grade\nnot read: 1 \.zip"):
+        main([str(tmp_path / "zips")])
