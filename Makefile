@@ -15,8 +15,8 @@ SCRIPT = PYTHONPATH="$(CURDIR)/notebooks" "$(CURDIR)/$(BIN)/python" "$(CURDIR)/n
 ARGS ?=
 # Of the page to draw on: a recipe, or the folder of a run.
 weights = steady
-# With `make -C`, the folder it was called from: a run_dir is relative to that.
-CALLER := $(if $(findstring w,$(firstword -$(MAKEFLAGS))),$(PWD),$(CURDIR))
+# Also with `make -C`, the folder it was called from: a run_dir is relative to that.
+CALLER := $(or $(PWD),$(CURDIR))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check lint colab draw weights record tables clean
@@ -50,7 +50,7 @@ weights: $(READY)  ## train recorded seeds again: the library's weights, and eac
 	$(SCRIPT)/weights.py
 
 record: $(READY)  ## execute the committed notebooks in place and keep the run
-	$(SCRIPT)/tools.py record
+	OMP_NUM_THREADS=1 $(SCRIPT)/tools.py record
 
 tables: $(READY)  ## write the tables of the README files from the records
 	$(SCRIPT)/tools.py tables

@@ -114,7 +114,13 @@ def plot(
     kinds += [("s", "the same, four views of each test image", {"color": COLORS[1]})]
     kinds += [("D", "the same, taught by six wide nets", {"color": COLORS[2]})]
     kinds += [("_", "best epoch, picked on the test set: mean", {"color": THIS, "markersize": 9})]
-    kinds += [("o", "published, most the best epoch of one run", {"color": GREY, "mfc": "none"})]
+    kinds += [
+        (
+            "o",
+            "published (bars: sd), most the best epoch of one run",
+            {"color": GREY, "mfc": "none"},
+        )
+    ]
     for mark, label, look in kinds:
         ax.plot([], [], mark, label=label, **look)
     ax.set_xscale("log")

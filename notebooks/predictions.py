@@ -38,12 +38,13 @@ def search_errors() -> dict[str, list[float]]:
 
 
 def frontier_errors() -> list[float]:
-    """The same for the mean of each net that goals.csv has a goal for."""
+    """The same for the mean of each recorded net that goals.csv has a goal for."""
     studies, errors = frontier.studies(), []
-    for row in (row for row in csv_rows("goals.csv") if row["goal"]):
-        runs = studies[f"{row['recipe']} {row['net']}"]
-        mean = statistics.fmean(run.final.accuracy for run in runs)
-        errors.append(mean - float(row["predicted"]))
+    for row in csv_rows("goals.csv"):
+        runs = studies.get(f"{row['recipe']} {row['net']}")
+        if runs and row["goal"]:
+            mean = statistics.fmean(run.final.accuracy for run in runs)
+            errors.append(mean - float(row["predicted"]))
     return errors
 
 
@@ -60,17 +61,20 @@ def outcomes(lines: list[dict[str, str]], runs: list[History]) -> list[Outcome |
 
     A change given up early, in part "patience" of the search, counts with the folds that were run.
     """
-    given_up = {}
+    patience, bases = {}, {}
     for run in search_lines():
         if run["search"].startswith("patience"):
-            given_up.setdefault(run["idea"], {})[run["fold"]] = run["accuracy"]
+            bases.setdefault(run["search"], run["idea"])  # each part's first idea: never given up
+            patience.setdefault(run["idea"], {})[run["fold"]] = run["accuracy"]
     found, above = [], ""
     for row in lines:
         first, last = map(int, re.findall(r"\d+", row["seeds"]))
         on_folds = "folds" in row["seeds"]
-        tried = given_up if on_folds else {}  # the search never takes the test set
+        tried = patience if on_folds else {}  # the search never takes the test set
         source = "validation" if on_folds else "mnist"
-        seeds = [s for s in range(first, last + 1) if s in tried.get(row["recipe"], [s])]
+        seeds = list(range(first, last + 1))
+        if row["recipe"] in tried.keys() - {*bases.values()}:
+            seeds = [seed for seed in seeds if seed in tried[row["recipe"]]]
         _, _, other = row["what"].partition("difference to ")
         base = above if other == "the line above" else other
         ours, theirs = (

@@ -68,6 +68,7 @@ def held_out() -> str:
         words: [run for run in bridge if run.recipe == recipe_of(words)]
         for words in (*BRIDGE, *changed)
     }
+    changed = [words for words in changed if len(found[words]) >= 8]  # not if only predicted yet
     changed.sort(key=lambda words: statistics.fmean(r.final.correct for r in found[words]))
     found = {words: found[words] for words in (*BRIDGE, *changed)}
     for name in STUDIES[1:]:

@@ -105,7 +105,7 @@ def search_table(search: str) -> str:
             {
                 "idea": idea,
                 "predicted": ", ".join(predicted),
-                "folds": str(len(runs)),
+                "folds": f"{len(gain)} of {len(runs)}" if len(gain) < len(runs) else str(len(runs)),
                 "parameters": ", ".join(sizes),
                 "passes": f"{runs[0]['passes']:.2f}" if "passes" in runs[0] else "",
                 "accuracy %": f"{statistics.fmean(run['accuracy'] for run in runs):.3f}",

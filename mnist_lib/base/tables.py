@@ -54,7 +54,7 @@ def mean_and_error(values: Iterable[float], digits: int = 3) -> str:
     """Mean difference ± standard error as in `-0.032 ± 0.016`; a single value has no error."""
     error = standard_error(values := list(values))
     spread = "" if error is None else f" ± {error:.{digits}f}"
-    return f"{statistics.fmean(values):+.{digits}f}{spread}"
+    return f"{round(statistics.fmean(values), digits) + 0.0:+.{digits}f}{spread}"  # no -0.000
 
 
 def count_and_interval(count: int, total: int) -> str:

@@ -109,9 +109,9 @@ def teachers(keep: Path, part: list[int]) -> None:
 
     KEEP/teachers.csv gets how each does, and then both, on the folds that they leave out.
     """
-    data, table = load_mnist(source="mnist"), keep / "teachers.csv"
-    if not table.exists():
-        append_line(table, "teacher,group,images,correct,seconds\n")
+    table = keep / "teachers.csv"
+    add(table, "teacher,group,images,correct,seconds\n")
+    data = load_mnist(source="mnist")
     for group in part:
         left, said = without(data, group), []
         for teacher, recipe in TEACHERS.items():
@@ -123,8 +123,15 @@ def teachers(keep: Path, part: list[int]) -> None:
             save(net.state_dict(), keep / f"{name}.pt")
             said.append(infer(net, left.test_images))
             time = f"{history.seconds:.0f}"
-            append_line(table, row(teacher.__name__, group, left, said[-1], time))
-        append_line(table, row("both", group, left, torch.stack(said).mean(0)))
+            add(table, row(teacher.__name__, group, left, said[-1], time))
+        add(table, row("both", group, left, torch.stack(said).mean(0)))
+
+
+def add(table: Path, line: str) -> None:
+    """Append a line to a table, unless an earlier call has added its teacher and group."""
+    lines = table.read_text().splitlines() if table.exists() else []
+    if not any(line.split(",")[:2] == other.split(",")[:2] for other in lines):
+        append_line(table, line)
 
 
 def row(name: str, group: int, left: MNIST, said: torch.Tensor, seconds: str = "") -> str:
@@ -208,18 +215,22 @@ def distill(keep: Path, recipe: Recipe, seed: int, validation: bool) -> tuple[nn
         loss, correct = evaluate(average.net, data)
         epochs.append(progress.epoch(loss, correct, len(data.test_images)))
         return_freed_memory()
-    names = [f"{teacher.__name__}-{group}" for teacher in TEACHERS for group in groups]
-    special = {"views": VIEWS, "temperature": TEMPERATURE, "teachers": names}
+    special = {"views": VIEWS, "temperature": TEMPERATURE, "teachers": names(groups)}
     record |= {"memory": peak_memory(), "distilled": special}
     return average.net, History(tuple(epochs), data.source, record)
+
+
+def names(groups: list[int]) -> list[str]:
+    """The teachers of these groups."""
+    return [f"{teacher.__name__}-{group}" for teacher in TEACHERS for group in groups]
 
 
 def views_and_answers(
     keep: Path, number: int, groups: list[int], images: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The views of `images` in one pass, uint8, and the mean log-probabilities of the teachers."""
-    names = [f"{teacher.__name__}-{group}" for teacher in TEACHERS for group in groups]
-    given = [load(keep / f"answers-{name}-{number}.pt")[images].float() for name in names]
+    files = [keep / f"answers-{name}-{number}.pt" for name in names(groups)]
+    given = [load(file)[images].float() for file in files]
     return load(keep / f"views-{number}.pt")[images], torch.stack(given).mean(0)
 
 

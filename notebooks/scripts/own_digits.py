@@ -7,6 +7,7 @@ resized to 28 x 28. Prints the rows and writes them to the library's own_digits.
 
 import csv
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,10 @@ def of_fonts(*degrees: float) -> Pictures:
     for font in FONTS:
         for digit in range(10):
             picture = Image.new("L", (SIDE, SIDE), "white")
-            pen, shape = ImageDraw.Draw(picture), ImageFont.truetype(font, 90)
+            try:
+                pen, shape = ImageDraw.Draw(picture), ImageFont.truetype(font, 90)
+            except OSError:
+                sys.exit(f"the font {font} is missing: install the Debian package that has it")
             pen.text((SIDE / 2, SIDE / 2), str(digit), font=shape, fill="black", anchor="mm")
             for turn in degrees:
                 turned = picture.rotate(turn, Image.Resampling.BICUBIC, fillcolor="white")

@@ -24,7 +24,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from mnist_lib import check_run, load_history, pretrained
-from mnist_lib.base.errors import nearest
+from mnist_lib.base.errors import exit_in_a_sentence, nearest
 from mnist_lib.base.files import HISTORY, write_file
 from mnist_lib.digits import drawing
 
@@ -91,7 +91,7 @@ def run(args: list[str]) -> Path:
     program ends with its error in a sentence, and an earlier notebook in that folder stays.
     """
     for refused in ("--prepare-only", "--cwd", "--version", "--help-notebook"):
-        if refused in args:
+        if refused in (word.partition("=")[0] for word in args):
             sys.exit(f"make run takes no {refused}; papermill itself does")
     papermill_engines.register("live", Live)
     # After Ctrl-C it logs the tracebacks of cells that nobody waits for any more.
@@ -110,8 +110,6 @@ def run(args: list[str]) -> Path:
                 "the notebook's process was killed, perhaps for want of memory; the run's folder "
                 "keeps its whole epochs: run again, with resume, to go on"
             )
-        except click.exceptions.Exit:
-            sys.exit()
         except Exception as error:  # of papermill's arguments: files, YAML, kernels
             said = str(getattr(error, "message", error)).strip() or type(error).__name__
             sys.exit(f"papermill: {' '.join(said.split())}")
@@ -146,9 +144,10 @@ def _stopped(part: Path) -> int | str:
 
 def make_variables() -> list[str]:
     """Parameters given to make, as in `make run recipe=fast`, as papermill's arguments."""
-    given = os.environ.get("MAKEFLAGS", "").partition("-- ")[2]
+    flags, dashes, given = os.environ.get("MAKEFLAGS", "").partition("-- ")
+    given = given if dashes else flags  # macOS's make 3.81 writes no dashes if there are no flags
     words = re.findall(r"(?:\\.|[^\\ ])+", given)  # make puts a backslash before a space
-    words = [re.sub(r"\\(.)", r"\1", word) for word in words]
+    words = [re.sub(r"\\(.)", r"\1", word) for word in words if word[0] != "-"]
     pairs = [word.split("=", 1) for word in words if "=" in word]
     return [word for pair in pairs if pair[0] not in ("ARGS", "PYTHON") for word in ("-p", *pair)]
 
@@ -265,20 +264,24 @@ def main() -> None:
     parser.add_argument("task", choices=("run", "colab", "draw", "record", "tables"))
     parser.add_argument("--weights", default="steady", help="to draw: a recipe or a run's folder")
     args, parameters = parser.parse_known_args()
-    if parameters and args.task != "run":
-        parser.error(f"{args.task} takes no {parameters[0]!r}")
-    if args.task == "run":
-        print(f"wrote {run([*make_variables(), *parameters])}")
-    elif args.task == "colab":
-        for notebook in SINGLE:
-            written = colab(notebook).relative_to(ROOT)
-            print(f"wrote {written}; upload it to Colab and choose Run all")
-    elif args.task == "draw":
-        print(f"wrote {draw(args.weights).relative_to(ROOT)}; open it in a browser")
-    elif args.task == "record":
-        print(f"executed {NOTEBOOK.relative_to(ROOT)}; its run is {record().relative_to(ROOT)}")
-    else:
-        print("wrote the tables of", *(path.relative_to(ROOT) for path in report.write()))
+    parameters = [*make_variables(), *parameters]
+    if args.task != "run":
+        others = [word for word in parameters if word != "-p" and not word.startswith("weights")]
+        if others:
+            parser.error(f"{args.task} takes no {others[0]!r}")
+    with exit_in_a_sentence(f"make {args.task}"):
+        if args.task == "run":
+            print(f"wrote {run(parameters)}")
+        elif args.task == "colab":
+            for notebook in SINGLE:
+                written = colab(notebook).relative_to(ROOT)
+                print(f"wrote {written}; upload it to Colab and choose Run all")
+        elif args.task == "draw":
+            print(f"wrote {draw(args.weights).relative_to(ROOT)}; open it in a browser")
+        elif args.task == "record":
+            print(f"executed {NOTEBOOK.relative_to(ROOT)}; its run is {record().relative_to(ROOT)}")
+        else:
+            print("wrote the tables of", *(path.relative_to(ROOT) for path in report.write()))
 
 
 if __name__ == "__main__":

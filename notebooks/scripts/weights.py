@@ -86,8 +86,9 @@ def main() -> None:
         carry(folder, "distilled")
         return
     studies = {name: recorded_studies()[name] for name in ("assignment", *EVERY_SEED)}
-    for name, runs in studies.items():
-        carry(train_again(carried(runs)), name)
+    again = {name: train_again(carried(runs)) for name, runs in studies.items()}
+    for name, folder in again.items():
+        carry(folder, name)
     folders = [train_again(run) for name in EVERY_SEED for run in studies[name]]
     data = load_mnist(source="mnist")
     lines = "".join(mistakes(folder, data) for folder in folders)

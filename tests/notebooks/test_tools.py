@@ -107,6 +107,8 @@ def test_words_that_are_none_are_refused_in_one_line(words):
         ("kw -- epochs=1 ARGS=-p\\ seed\\ 3 PYTHON=python3", ["-p", "epochs", "1"]),
         (" -- run_dir=a\\ b recipe=fast", ["-p", "run_dir", "a b", "-p", "recipe", "fast"]),
         (" -- run_dir=it's", ["-p", "run_dir", "it's"]),
+        ("recipe=fast", ["-p", "recipe", "fast"]),  # of make 3.81, without flags
+        ("rR --jobserver-auth=3,4", []),
     ],
 )
 def test_parameters_may_be_makes_variables(monkeypatch, flags, words):
