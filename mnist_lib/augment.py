@@ -42,7 +42,7 @@ def _standardize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor
 def random_affine(count: int, recipe, generator: torch.Generator) -> Tensor:
     """Random moves for `augment`: uniform in -1..1, (count, 4), a column for each of MOVES."""
     columns = len(MOVES) if recipe.augments else 0  # else nothing is drawn: (count, 0)
-    return 2 * torch.rand(count, columns, generator=generator) - 1
+    return 2 * torch.rand(count, columns, generator=generator, device="cpu") - 1
 
 
 def augment(images: Tensor, moves: Tensor, recipe, side: int | None = None) -> Tensor:
@@ -55,9 +55,9 @@ def augment(images: Tensor, moves: Tensor, recipe, side: int | None = None) -> T
     """
     if not recipe.augments:
         return normalize(images)
+    images = images if getattr(images, "dtype", None) == torch.uint8 else as_images(images)
     turn, size, right, down = moves.view(-1, len(MOVES), 1, 1).unbind(dim=1)  # each (N, 1, 1)
     # grid_sample maps output to input, so every motion is inverted. Unit: half an image's side.
-    # (affine_grid is five times as slow.)
     angle, zoom = torch.deg2rad(recipe.rotation * turn), 1 / (1 + recipe.scale * size)
     cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
     whole, side = images.shape[-1], side or recipe.crop

@@ -251,6 +251,6 @@ def summary(histories: list[History]) -> str:
         "seconds of training": [history.seconds for history in histories],
     }
     reached = sum(history.reached for history in histories)
-    goal = f"at least {TARGET / 100}% at the last epoch"
-    head = f"{len(histories)} seeds, {reached} of them with {goal}"
+    kinds = "seeds" if len({(h.recipe, h.source) for h in histories}) == 1 else "runs of many kinds"
+    head = f"{len(histories)} {kinds}, {reached} with at least {TARGET / 100}% at the last epoch"
     return "\n".join([head, *(f"{name:36} {mean_and_sd(v)}" for name, v in rows.items())])

@@ -87,12 +87,11 @@ def for_cpu(x: torch.Tensor) -> torch.Tensor:
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     """`norm(conv(x))`, in training without the bias."""
-    if not norm.training:
+    if not norm.training or conv.bias is None or conv._forward_hooks or conv._forward_pre_hooks:
         return norm(conv(x))
-    # Batch norm subtracts the mean and with it the bias: neither the output nor any other gradient
-    # depends on it, and its own gradient is zero up to rounding, yet takes oneDNN nearly as long as
-    # the weights'. Only the running mean, which evaluation uses, needs the bias.
-    x = norm(F.conv2d(x, conv.weight, stride=conv.stride, padding=conv.padding))
+    # Batch norm subtracts the bias again, whose gradient, zero up to rounding, takes oneDNN nearly
+    # as long as the weights'. Only the running mean, which evaluation uses, needs it.
+    x = norm(conv._conv_forward(x, conv.weight, None))
     # .data: the backward pass saves the running mean, though training never reads it.
     norm.running_mean.data.add_(conv.bias.data, alpha=norm.momentum)
     return x

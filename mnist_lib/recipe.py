@@ -134,7 +134,7 @@ def get_recipe(name: str | None = None, changes: str = "", /, **overrides) -> Re
     for key, value in overrides.items():
         if value is not None and changed.setdefault(key, value) != value:
             raise ParameterError(f"{key} is {changed[key]} in the changes, {value} beside them")
-    if "." in (net := str(changed.get("net"))) and ":" not in net:
+    if isinstance(net := changed.get("net"), str) and "." in net and ":" not in net:
         raise ParameterError(f"net {net}: did you mean {':'.join(net.rsplit('.', 1))!r}")
     recipe = dataclasses.replace(RECIPES[name], **changed)
     import_net(recipe.net)

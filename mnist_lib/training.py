@@ -124,8 +124,7 @@ class WeightAverage:
     (1 + steps) / (10 + steps), so the random start is soon forgotten (the schedule of TensorFlow's
     ExponentialMovingAverage). With `decay` 0 the average is the net itself.
 
-    Not torch's AveragedModel: that copies the weights at its first step, and passes the number of
-    steps as a tensor, so a decay that depends on it would make a GPU wait.
+    Not torch's AveragedModel: that passes the steps as a tensor, which makes a GPU wait.
     """
 
     def __init__(self, net: nn.Module, decay: float):
@@ -190,9 +189,9 @@ class HardExamples:
         """Indices of the images that `epoch` (from 1) trains on, shuffled; on the CPU."""
         size = self.recipe.epoch_images(epoch, self.count)
         if epoch == 1 or not len(self.losses):
-            return torch.randperm(self.count, generator=generator)[:size]
+            return torch.randperm(self.count, generator=generator, device="cpu")[:size]
         hardest = self.losses.topk(size).indices.cpu()
-        return hardest[torch.randperm(size, generator=generator)]
+        return hardest[torch.randperm(size, generator=generator, device="cpu")]
 
     def batches(self, epoch: int, generator: torch.Generator):
         """The epoch's batches: indices of images (N,), and how to move each (see `augment`)."""

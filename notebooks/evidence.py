@@ -27,13 +27,11 @@ SETTINGS = {
     "again": {},
     "net assignment": {"net": "assignment"},
     "net p2976": {"net": "p2976"},
-    "net p3998": {"net": "p3998"},
     "10 epochs": {"epochs": 10},
     "60 epochs": {"epochs": 60},
     "120 epochs": {"epochs": 120},
     "averaging 0.999": {"averaging": 0.999},
     "crop 24": {"crop": 24},
-    "distilled": {"name": "distilled", "rotation": 8.0, "shift": 1.0, "scale": 0.07},
     "distilled without mixing": {"name": "distilled"},
 }
 # From `assignment` to `steady`; then, in predictions.csv, come changes to `steady`.

@@ -203,8 +203,10 @@ def test_normalize_is_torchvisions_transform_and_all_that_a_plain_recipe_does(sa
     none = random_affine(8, PLAIN, torch.Generator())
     assert none.shape == (8, 0)
     assert torch.equal(augment(images, none, PLAIN), normalize(images)), "nothing to augment"
-    with pytest.raises(ParameterError, match="images must be uint8"):
-        normalize(images / 255)
+    moved = dataclasses.replace(PLAIN, rotation=5)
+    for call in (normalize, lambda i: augment(i, torch.zeros(8, 4), moved)):
+        with pytest.raises(ParameterError, match="images must be uint8"):
+            call(images / 255)
 
 
 @pytest.fixture

@@ -74,6 +74,9 @@ def test_no_images_one_and_numpys_are_taken_but_no_loader(part):
     assert infer(net, part.test_images[:0]).shape == (0, 10)
     with pytest.raises(ParameterError, match="images must be uint8"):
         infer(net, part.test_images / 255)
+    for flat in (part.test_images.view(-1, 784).numpy(), part.test_images[..., None]):
+        with pytest.raises(ParameterError, match=r"\.reshape\(-1, 28, 28\)$"):
+            infer(net, flat)
     with pytest.raises(ParameterError, match=r"data must be an MNIST, .*DataLoader"):
         evaluate(net, torch.utils.data.DataLoader([]))
 
@@ -98,6 +101,7 @@ def test_a_net_may_return_logits(part):
         (Own(classes=9), r"\(125, 10\), .* got float32, \(125, 9\)"),
         (Own(lambda x: (x, x)), r"\(125, 10\), .* nothing else, got a tuple: see the end"),
         (Own(lambda x: x.argmax(dim=1)), r"\(125, 10\), .* got int64, \(125,\)"),
+        (Own(lambda x: x[:, 10]), r"cannot take images of shape \(125, 1, 28, 28\): index 10"),
         (nn.Conv2d(3, 10, 3), r"cannot take images of shape \(125, 1, 28, 28\): Giv"),
         (Own, r"net is the class Own: make one, Own\(\)"),
         (nn.Flatten(), "net must be a torch.nn.Module with parameters, got Flatten"),
@@ -133,6 +137,17 @@ def test_other_nets_are_refused_before_they_are_trained(part, net, message):
 def test_a_net_whose_answers_cannot_be_trained_on_is_refused(part, net, message):
     with pytest.raises(ParameterError, match=message):
         train(net, part, ASSIGNMENT)
+
+
+def test_a_last_batch_of_one_is_tried_too(part):
+    with pytest.raises(ParameterError, match=r"in training return a tensor \(1, 10\)"):
+        train(Own(torch.squeeze), part.take(33), ASSIGNMENT)
+
+
+def test_a_net_that_keeps_an_activation_is_averaged(part):
+    net = Own()
+    net.register_forward_hook(lambda module, inputs, output: setattr(module, "kept", output))
+    assert len(train(net, part.take(64), get_recipe("fast", epochs=1), verbose=False)) == 1
 
 
 def test_the_trial_leaves_no_trace(part):

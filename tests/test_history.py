@@ -6,7 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from mnist_lib import DataError, Epoch, History, ParameterError, RunError, load_history, load_study
+from mnist_lib import (
+    DataError,
+    Epoch,
+    History,
+    ParameterError,
+    RunError,
+    load_history,
+    load_study,
+    summary,
+)
 from mnist_lib.base.files import append_line
 
 
@@ -24,6 +33,8 @@ def test_answers():
     assert history.mean_of_last_five == pytest.approx((9940 + 9950 + 9930 + 9920 + 9910) / 500)
     assert make(9800, 9900).mean_of_last_five == pytest.approx(98.5)
     assert history.first_to_reach(9941).epoch == 2
+    mixed = [make(9900), make(9900, source="validation")]
+    assert summary(mixed).startswith("2 runs of many kinds, 0 with")
     assert history.first_to_reach(9951) is None
     assert (history.images, history.seconds) == (10_000, 7 * 25)
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+import torch.nn.utils.prune
+from torchsummary import summary
 
 from mnist_lib import RECIPES, FastNet, LeanNet, Net, ParameterError, SmallNet, get_recipe
 from mnist_lib.augment import augment, normalize
 from mnist_lib.evaluation import count_parameters, unwrapped
 from mnist_lib.figures.layers import layer_table
-from mnist_lib.net import set_seed
+from mnist_lib.net import conv_norm, set_seed
 from mnist_lib.nets import LEAN, WIDTHS, FoldedNet
 from mnist_lib.recipe import make_net
 from mnist_lib.runs.folder import load_weights, save_run
@@ -184,6 +186,29 @@ def test_a_net_of_your_own_is_imported_where_it_is_typed():
 def test_a_lean_net_has_a_channel_a_class():
     with pytest.raises(ParameterError, match=r"the last of widths must be 10, .*, got 9"):
         LeanNet((5, 8, 9))
+
+
+def test_hooks_see_every_layer_in_training_too(capsys):
+    summary(make_net(get_recipe("fast")), (1, 28, 28), device="cpu")
+    assert "Total params: 13,322" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(8, 16, 3, padding=2, dilation=2),
+        nn.Conv2d(8, 16, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(8, 16, 3, padding=1, groups=8),
+        nn.Conv2d(8, 16, 3, padding=1, bias=False),
+        nn.utils.prune.l1_unstructured(nn.Conv2d(8, 16, 3, padding=1), "weight", 0.5),
+    ],
+)
+def test_another_convolution_trains_as_it_is(conv):
+    norm, x = nn.BatchNorm2d(16), torch.randn(4, 8, 9, 9)
+    output, expected = conv_norm(conv, norm, x), nn.BatchNorm2d(16)(conv(x))
+    torch.testing.assert_close(output, expected)
+    output.square().sum().backward()
+    assert all(part.grad is not None for name, part in conv.named_parameters() if name != "bias")
 
 
 def test_parameters_are_counted_once_frozen_or_not():

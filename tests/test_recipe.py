@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import pytest
 
-from mnist_lib import RECIPES, ParameterError, Recipe, get_recipe
+from mnist_lib import RECIPES, Net, ParameterError, Recipe, get_recipe
 from mnist_lib.recipe import differences
 
 VALUES = {  # for fields with the same limits: some taken, some refused, and the message
@@ -53,6 +53,8 @@ def test_unknown_recipes_and_fields():
     for name in ("fastest", ["fast"]):
         with pytest.raises(ParameterError, match=f"recipe must be one of {', '.join(RECIPES)}, "):
             get_recipe(name)
+    with pytest.raises(ParameterError, match=r"net must be one of .*, got <class"):
+        get_recipe(net=Net)
     for field, message in (
         ("layers", "no field 'layers'; it has epochs, "),
         ("epoch", "no field 'epoch'; did you mean 'epochs'; it has"),

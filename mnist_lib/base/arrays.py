@@ -20,6 +20,8 @@ def as_images(images, name: str = "images") -> torch.Tensor:
     if low >= 0 and 0 < high <= 1:
         pixels, factor = "images, from 0 to 1,", "255 * "
     end = ".astype('uint8')" if isinstance(images, numpy.ndarray) else ".byte()"
+    flat = tensor is not None and not square and tensor.shape[1:].numel() == 28 * 28
+    end += ".reshape(-1, 28, 28)" * flat
     advice = f"{pixels} become bytes by ({factor}images).round(){end}"
     expected = "uint8, (N, 28, 28), black 0 and white 255"
     raise ParameterError(f"{name} must be {expected}, got {type_and_shape(images)}; {advice}")

@@ -166,7 +166,7 @@ def _count_shapes(strong: np.ndarray, pieces: int) -> int:
     """How many shapes: 1 for a digit, even a broken one, unless large parts of it stand apart."""
     labels, count = ndimage.label(strong, np.ones((3, 3)))
     parts = [np.nonzero(labels == n) for n in range(1, count + 1)]
-    tall = max(np.ptp(y) for y, _ in parts) + 1
+    tall = max((np.ptp(y) for y, _ in parts), default=0) + 1
     large = [part for part in parts if np.ptp(part[0]) + 1 > 0.5 * tall]
     large.sort(key=lambda part: part[1].min())
     apart = 0

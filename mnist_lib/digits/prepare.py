@@ -68,8 +68,8 @@ def prepare(image) -> torch.Tensor:
 
 
 def _open(image):
-    """A name for messages, and the PIL image."""
-    from PIL import Image, UnidentifiedImageError
+    """A name for messages, and the PIL image, rotated as its EXIF data says."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     name, opened = "the picture", image
     if isinstance(image, torch.Tensor | np.ndarray):
@@ -83,7 +83,7 @@ def _open(image):
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = opened if isinstance(opened, Image.Image) else Image.open(opened)
-            picture.load()
+            picture = ImageOps.exif_transpose(picture)  # which loads it
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
         raise DataError(f"{name} has over {limit}: shrink it below 1,000 pixels a side") from None
@@ -111,10 +111,9 @@ def _as_bytes(array) -> np.ndarray:
 
 
 def _as_grey(picture) -> np.ndarray:
-    """Grey levels from 0 to 1, WORK pixels on the longer side, rotated as its EXIF data says."""
-    from PIL import Image, ImageOps
+    """Grey levels from 0 to 1, WORK pixels on the longer side."""
+    from PIL import Image
 
-    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":  # more than 8 bits per pixel
         deep = np.asarray(picture, dtype=np.float32)
         span = np.ptp(deep) or 1.0

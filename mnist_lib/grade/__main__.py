@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..base.errors import MnistLibError, RunError, exit_in_a_sentence
+from ..base.errors import MnistLibError, RunError, check, exit_in_a_sentence
 from ..base.files import write_file
 from ..base.tables import Table
 from ..data import FULL_TEST_SET, FULL_TRAINING_SET
@@ -31,13 +31,14 @@ HEADS["best_epoch"] = "at"
 FOR_CSV = {"whole", "best", "last", "test_images", "unread"}  # columns not on a terminal
 
 
-def find(paths: list[Path]) -> tuple[list[Path], Counter]:
+def find(paths: list[Path]) -> tuple[list[Path], list[str]]:
     """The files named, the notebooks and logs in the folders named, and what else lies there."""
     inside = [(path, file) for path in paths for file in path.rglob("*") if file.is_file()]
     seen = {f for path, f in inside if not any(p[0] == "." for p in f.relative_to(path).parts)}
     read = {file for file in seen if file.suffix.lower() in KINDS}
     others = Counter(file.suffix or file.name for file in seen - read - {*paths})
-    return sorted(read.union(path for path in paths if not path.is_dir())), others
+    files = sorted(read.union(path for path in paths if not path.is_dir()))
+    return files, [f"{count} {kind}" for kind, count in others.items()]
 
 
 def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> list[dict]:
@@ -142,12 +143,12 @@ def main(arguments: list[str] | None = None) -> None:
     add("--csv", type=Path, metavar="FILE", help="a row a run, for a spreadsheet")
     args = parser.parse_args(arguments)
     with exit_in_a_sentence(parser.prog):
+        check("--csv", str(args.csv), Path(args.csv or "").suffix not in KINDS, "a new file, .csv")
         (files, others), seen = find(args.submissions), {}
         files = tqdm(files, "reading", delay=1, leave=False)
         submissions = [rows_of(path, args, seen) for path in files]
         rows = [row for each in submissions for row in each]
-        kinds = ", ".join(f"{count} {kind}" for kind, count in others.items())
-        rest = [cell(f"not read: {kinds}")] * bool(others)
+        rest = [cell(f"not read: {', '.join(others)}")] * bool(others)
         if not seen:
             notes = [cell(f"{row['file']}: {row['unread'][0]}") for row in rows]
             raise RunError("\n".join(["there is no run to grade", *notes, *rest]))

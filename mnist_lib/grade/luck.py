@@ -24,15 +24,17 @@ def luck_table(studies: dict[str, list[History]]) -> Table:
     epoch adds to the last (points, ± standard error); and the chance that a seed's run shows
     99.44% at some epoch, and that it ends there, with 95% intervals from resampled seeds.
     """
+    check("studies", studies, isinstance(studies, dict), "a dict of names and lists of runs")
     rows = []
     for name, runs in studies.items():
         check_histories(f"studies[{name!r}]", runs)
-        alike = len(runs) > 1 < len(runs[0]) and len({(r.recipe, len(r)) for r in runs}) == 1
+        kinds = {(run.recipe, run.source, len(run)) for run in runs}
+        alike = len(kinds) == 1 < min(len(runs), len(runs[0]))
         many = f"{len(runs)} of {len(runs[0])} epochs"
         check(f"studies[{name!r}]", many, alike, "two seeds of one recipe, of two epochs, or more")
         own = runs[0].recipe
         recipe = own.name if own and own == RECIPES.get(own.name) else None  # unchanged
-        last = PLATEAU.get(recipe, max(2, -(-len(runs[0]) // 3)))
+        last = min(len(runs[0]), PLATEAU.get(recipe, max(2, -(-len(runs[0]) // 3))))
         level, epoch_sd, seed_sd, *chances = _luck(runs, last)
         draw = random.Random(0).choices
         drawn = [_luck(draw(runs, k=len(runs)), last)[3:] for _ in range(RESAMPLES)]

@@ -14,8 +14,7 @@ from ..base.files import as_path, read_text
 from .parse import LoggedRun, read_runs
 
 LIMIT = 100_000_000  # bytes of a file: most of a notebook is pictures
-_COLOUR = r"(?: |\x1b\[[\d;]{0,20}m)*"  # of Keras; 24.6K is no count
-_TABLE = re.compile(rf"total param(?:eter)?s:{_COLOUR}(\d[\d,]{{0,15}}+)(?!\.\d| ?[km]\b)", re.I)
+_TABLE = re.compile(r"total param\w*s:(?: |\x1b\[[\d;]*m)*(\d[\d,]{0,15}+)(?!\.\d| ?[km]\b)", re.I)
 _CLASS = re.compile(r"^class +\w+ *\([^)\n]*Module", re.M)
 _DATA = re.compile(r"CIFAR100?|FashionMNIST|[KEQ]?MNIST|SVHN|USPS")
 _TESTS = re.compile(r"(?!\w*train)(?:\w+_)?(?:test|val|eval)\w*")  # functions' names

@@ -142,8 +142,7 @@ def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> bo
         return True
     if epoch.bar and before.bar and epoch.bar.total != before.bar.total:
         return True
-    # As bad as after a first epoch, and not for one epoch alone. None of the 467 runs recorded by
-    # then has such a dip; of joined runs of the assignment's recipe, 93% show it.
+    # As bad as after a first epoch, and not for one alone: so in no recorded run of 467 by then.
     usual = statistics.median(100 - e.accuracy for e in run[-3:])
     back = 100 - epoch.accuracy > max(1.5 * usual, 60 - 0.6 * run[0].accuracy)
     return len(run) >= 3 and back and all(100 - e.accuracy > 1.2 * usual for e in later)

@@ -127,7 +127,7 @@ def verdict(net: nn.Module | int, history: History, data: MNIST | None = None) -
         means = (f"{run.mean_of_last_five:.3f}%" for run in (logged, history))
         claims.append(claim(text, *means, lambda run: run.mean_of_last_five >= mean))
     if data is not None:
-        images, correct = len(data.test_images), evaluate(net, data, bounded=True)[1]
+        correct, images = evaluate(net, data, bounded=True)[1], len(data.test_images)
         if images != history.images:
             problem = f"data must have the history's {history.images:,} test images"
             raise ParameterError(f"{problem}, got {images:,}")

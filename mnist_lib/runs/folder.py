@@ -22,7 +22,7 @@ from .checkpoint import epochs_kept
 
 # Where others' checkpoints have their state_dict.
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
-UNFINISHED = "a run without its final weights: train in its folder again, which goes on to its end"
+UNFINISHED = "a run without its final weights: train in its folder again, then call save_run"
 PRETRAINED = Path(__file__).parent / "pretrained"  # a run's folder for each name
 
 
@@ -73,7 +73,7 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
     check_net(net)
     if (folder / HISTORY).exists():
         ours, theirs = history.record, load_history(folder).record
-        for name, differ in (("recipe", differences), ("seed", operator.ne)):
+        for name, differ in (("recipe", differences), ("seed", operator.ne), ("data", operator.ne)):
             if name in ours and name in theirs and differ(theirs[name], ours[name]):
                 raise RunError(f"{folder} holds a run of another {name}: choose another folder")
     # Copies, since safetensors refuses tensors that share memory.

@@ -30,7 +30,7 @@ def check_arguments(
     views = 4 if any(isinstance(part, Views) for part in net.modules()) else 1
     for name, own in (("crop", evaluation.crop_of(net, recipe.crop)), ("views", views)):
         planned = getattr(recipe, name)
-        expected = f"{planned}, as make_net gives it for recipe {recipe.name!r}"
+        expected = f"{planned}, as recipe {recipe.name!r} has it: see make_net or change that"
         check(f"the net's {name}", own, own == planned, expected)
     return recipe.for_source(data.source), as_seed(seed)
 
@@ -68,7 +68,7 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
         with evaluation.in_mode(net, training=True):
             output = evaluation.checked_output(net, inputs, "in training ")
             if single:
-                net(inputs[:1])
+                evaluation.checked_output(net, inputs[:1], "in training ")
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):  # torch's message for a batch norm
             raise
@@ -82,6 +82,7 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
     if evaluation.are_logits(output.detach()) != logits:
         kinds = "log-probabilities in one of training and evaluation, and scores in the other"
         raise ParameterError(f"the net returns {kinds}: return the same in both")
+    evaluation.scores(net, tried[:2])  # what a net keeps of its last pass can then be copied
     return evaluation.log_probabilities(net, logits)
 
 

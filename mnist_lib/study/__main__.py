@@ -59,7 +59,7 @@ def main() -> None:
             lines, where = read_text(file).splitlines(), f"{file}, line {args.verify}"
             check_whole("verify", args.verify, most=len(lines))
             run = History.from_json(lines[args.verify - 1], where)
-            holds, result = verify(run, load_study(file))
+            holds, result = verify(run, load_study(file), data_dir=args.data_dir)
             print(f"{where}: {result}")
             return None if holds else sys.exit(1)
         how = (args.processes, args.threads, args.validation, args.data_dir, args.scheduler)

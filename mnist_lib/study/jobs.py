@@ -66,7 +66,7 @@ class Job:
         return net, replace(history, record=history.record | {"memory": peak_memory()})
 
 
-def job_of(run: History, folder: Path | None = None) -> Job:
+def job_of(run: History, folder: Path | None = None, data_dir: str | None = None) -> Job:
     """The job that repeats a recorded run, on the same number of threads."""
     check_history(run)
     recipe, seed = run.recipe, run.record.get("seed")
@@ -76,7 +76,7 @@ def job_of(run: History, folder: Path | None = None) -> Job:
         raise ParameterError("the run has no recipe and seed to train again")
     check("source", run.source, run.source in ("mnist", "validation"), "mnist or validation")
     given = {name: run.record[name] for name in ("threads", "train_images") if name in run.record}
-    return Job(recipe, seed, run.source, folder=folder, **given)
+    return Job(recipe, seed, run.source, folder=folder, data_dir=data_dir, **given)
 
 
 @contextlib.contextmanager

@@ -6,14 +6,14 @@ from ..history import History
 from .jobs import job_of
 
 
-def verify(run: History, others: list[History] = (), verbose: bool = True) -> tuple[bool, str]:
+def verify(run: History, others=(), verbose=True, data_dir: str | None = None) -> tuple[bool, str]:
     """Train a recorded run again: whether it holds, and the result in a sentence or two.
 
     It holds if every epoch has the same count and losses to the bit. A machine that rounds
     differently cannot give those: there the last epoch's accuracy may differ by 2.8 sd, over the
     `others` of the same recipe and source. By chance, two seeds differ by more in one case of 20.
     """
-    job = job_of(run)
+    job = job_of(run, data_dir=data_dir)
     _, again = job.run(verbose)
     theirs, ours = _environment(run), _environment(again)
     result = f"{job}: final {run.final.score} recorded, {again.final.score} trained again"

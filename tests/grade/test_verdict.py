@@ -124,7 +124,7 @@ def test_recorded_seeds_stand_beside_the_claims_of_their_recipe_alone():
 
 def test_summary_by_hand():
     lines = summary([make(9900, 9940), make(9920, 9930), make(9910, 9944)]).splitlines()
-    assert "3 seeds, 1 of them" in lines[0]
+    assert "3 seeds, 1 with at" in lines[0]
     assert [line.split()[-3:] for line in lines[1:]] == [
         ["99.380", "±", "0.072"],
         ["99.240", "±", "0.036"],
@@ -143,6 +143,8 @@ def test_the_net_at_hand_is_tested_beside_the_log(sample):
     assert claim.measured == f"{right}/{images}, not {right - 100}"
     with pytest.raises(ParameterError, match="data must have the history's 10,000 test"):
         verdict(net, make(9900), sample)
+    with pytest.raises(ParameterError, match="data must be an MNIST"):
+        verdict(net, make(9900), sample.test_images)
     assert verdict(13_322, make(9950)).holds
     with pytest.raises(ParameterError, match="net must be"):
         verdict(13_322, make(right, images=images, source="sample"), sample)
@@ -183,6 +185,9 @@ def test_luck_by_hand():
     recipe |= {"crop": 20}  # another recipe, whatever its name
     (other,) = luck_table({"other": runs(0, 0)}).rows
     assert other["held out, %"] == ""
+    recipe = dataclasses.asdict(get_recipe("assignment"))
+    low = [make(9700, 9800 + n, recipe=recipe) for n in (0, 5)]  # stopped after two epochs
+    assert luck_table({"stopped": low}).rows[0]["at the last"].startswith("0.00")
 
 
 def test_a_run_of_the_assignment_touches_the_target_one_time_in_four():
@@ -222,7 +227,10 @@ def test_what_is_no_history_or_no_runs_is_refused():
         for given in ([], None, logged_run(), ["x"]):
             with pytest.raises(ParameterError, match="must be a list of at least one History"):
                 call(given)
-    for given in ([logged_run()], [make(9950)] * 2, [make(9950, 9940), logged_run()]):
+    with pytest.raises(ParameterError, match="studies must be a dict of names"):
+        luck_table([logged_run()] * 2)
+    mixed = [make(9950, 9950), make(9950, 9950, source="validation")]
+    for given in (mixed, [logged_run()], [make(9950)] * 2, [make(9950, 9940), logged_run()]):
         with pytest.raises(ParameterError, match="two seeds of one recipe, of two epochs, or more"):
             luck_table({"a": given})
     with pytest.raises(ParameterError, match="has 13,322 parameters, but the history's had 15,066"):

@@ -405,6 +405,7 @@ def test_a_recorded_run_is_made_again(path, command, capsys):
         assert found is holds
         assert said in sentence
     assert job_of(changed(there, train_images=9)).train_images == 9
+    assert job_of(there, data_dir="there").data_dir == "there"
     # The command counts the run itself as one of its recipe's seeds, too.
     for run, end, said in [
         (there, contextlib.nullcontext(), "+0.00 points, within"),
