@@ -15,7 +15,7 @@ SCRIPT = PYTHONPATH="$(CURDIR)/notebooks" "$(CURDIR)/$(BIN)/python" "$(CURDIR)/n
 ARGS ?=
 # Of the page to draw on: a recipe, or the folder of a run.
 weights = steady
-# Also with `make -C`, the folder it was called from: a run_dir is relative to that.
+# Also with `make -C`, the folder it was called from: a run_dir is relative to that. Shells set PWD.
 CALLER := $(or $(PWD),$(CURDIR))
 
 .DEFAULT_GOAL := help

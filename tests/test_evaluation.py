@@ -77,6 +77,8 @@ def test_no_images_one_and_numpys_are_taken_but_no_loader(part):
     for flat in (part.test_images.view(-1, 784).numpy(), part.test_images[..., None]):
         with pytest.raises(ParameterError, match=r"\.reshape\(-1, 28, 28\)$"):
             infer(net, flat)
+    with pytest.raises(ParameterError, match=r"by \(255 \* images\)\.round\(\)\.byte\(\)\.reshape"):
+        infer(net, part.test_images.view(-1, 784) / 255)
     with pytest.raises(ParameterError, match=r"data must be an MNIST, .*DataLoader"):
         evaluate(net, torch.utils.data.DataLoader([]))
 

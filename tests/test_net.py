@@ -188,7 +188,7 @@ def test_a_lean_net_has_a_channel_a_class():
         LeanNet((5, 8, 9))
 
 
-def test_hooks_see_every_layer_in_training_too(capsys):
+def test_forward_hooks_see_every_layer_in_training_too(capsys):
     summary(make_net(get_recipe("fast")), (1, 28, 28), device="cpu")
     assert "Total params: 13,322" in capsys.readouterr().out
 

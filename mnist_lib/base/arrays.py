@@ -12,15 +12,16 @@ def as_images(images, name: str = "images") -> torch.Tensor:
     Of any integer type, with values from 0, black, to 255, white.
     """
     tensor = _as_tensor(images)
-    square = tensor is not None and tensor.shape[-2:] == (28, 28)
-    low, high = _range(tensor) if square and tensor.shape[1:-2] in ((), (1,)) else (-1, -1)
-    if 0 <= low <= high <= 255 and high != 1 and _is_whole(tensor):
+    shape = torch.Size() if tensor is None else tensor.shape
+    square = shape[-2:] == (28, 28) and shape[1:-2] in ((), (1,))
+    flat = not square and shape[1:].numel() == 28 * 28
+    low, high = _range(tensor) if square or flat else (-1, -1)
+    if square and 0 <= low <= high <= 255 and high != 1 and _is_whole(tensor):
         return tensor.to(torch.uint8).reshape(-1, 28, 28)
     pixels, factor = "pixels, before any normalization,", ""
     if low >= 0 and 0 < high <= 1:
         pixels, factor = "images, from 0 to 1,", "255 * "
     end = ".astype('uint8')" if isinstance(images, numpy.ndarray) else ".byte()"
-    flat = tensor is not None and not square and tensor.shape[1:].numel() == 28 * 28
     end += ".reshape(-1, 28, 28)" * flat
     advice = f"{pixels} become bytes by ({factor}images).round(){end}"
     expected = "uint8, (N, 28, 28), black 0 and white 255"

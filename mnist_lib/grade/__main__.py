@@ -26,8 +26,7 @@ from .verdict import BUDGET
 
 SEEDS = recorded_studies()["assignment"]
 KINDS = (".ipynb", ".log", ".txt", ".md")
-HEADS = {"parameters": "params", "mean_of_last_five": "mean 5", "within_budget": "budget"}
-HEADS["best_epoch"] = "at"
+HEADS = {"parameters": "params", "mean_of_last_five": "mean 5", "best_epoch": "at"}
 FOR_CSV = {"whole", "best", "last", "test_images", "unread"}  # columns not on a terminal
 
 
@@ -114,7 +113,7 @@ def cell(value, digits: int = 4) -> str:
 def as_text(rows: list[dict], args: argparse.Namespace) -> str:
     """The rows for a terminal, and below them their flags, what is not read, and a legend."""
     names = [name for name in max(rows, key=len) if name not in FOR_CSV]
-    heads = {name: HEADS.get(name, name.replace("_percent", " %")) for name in names}
+    heads = {n: HEADS.get(n, n.replace("_percent", " %").removeprefix("within_")) for n in names}
     table, notes = [], []
     folder = os.path.commonpath([Path(row["file"]).absolute().parent for row in rows])
     for row in rows:
@@ -143,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--csv", type=Path, metavar="FILE", help="a row a run, for a spreadsheet")
     args = parser.parse_args(arguments)
     with exit_in_a_sentence(parser.prog):
-        check("--csv", str(args.csv), Path(args.csv or "").suffix not in KINDS, "a new file, .csv")
+        check("--csv", args.csv, (args.csv or Path("x.csv")).suffix.lower() == ".csv", "FILE.csv")
         (files, others), seen = find(args.submissions), {}
         files = tqdm(files, "reading", delay=1, leave=False)
         submissions = [rows_of(path, args, seen) for path in files]

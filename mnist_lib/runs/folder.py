@@ -64,7 +64,7 @@ def _run_name(recipe: Recipe, seed: int, data: MNIST) -> str:
 def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> list[Path]:
     """Write history and final weights into `folder`; returns their paths.
 
-    Raises RunError if `folder` holds a run of another recipe or seed.
+    Raises RunError if `folder` holds a run of another recipe, seed or data.
     """
     from safetensors.torch import save
 

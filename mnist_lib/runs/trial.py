@@ -70,7 +70,7 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
             if single:
                 evaluation.checked_output(net, inputs[:1], "in training ")
     except ValueError as error:
-        if "more than 1 value per channel" not in str(error):  # torch's message for a batch norm
+        if "more than 1 value per channel" not in f"{error} {error.__cause__}":  # of a batch norm
             raise
         few = f"with batch_size {size} a batch is one image, too few for this net's batch norm"
         raise ParameterError(f"{few}: choose another batch_size") from None

@@ -149,7 +149,12 @@ def make_variables() -> list[str]:
     words = re.findall(r"(?:\\.|[^\\ ])+", given)  # make puts a backslash before a space
     words = [re.sub(r"\\(.)", r"\1", word) for word in words if word[0] != "-"]
     pairs = [word.split("=", 1) for word in words if "=" in word]
-    return [word for pair in pairs if pair[0] not in ("ARGS", "PYTHON") for word in ("-p", *pair)]
+    return [
+        word
+        for pair in pairs
+        if pair[0] not in ("ARGS", "PYTHON", "VENV")
+        for word in ("-p", *pair)
+    ]
 
 
 def colab(source: Path = NOTEBOOK, dist: Path = ROOT / "dist") -> Path:
@@ -264,14 +269,13 @@ def main() -> None:
     parser.add_argument("task", choices=("run", "colab", "draw", "record", "tables"))
     parser.add_argument("--weights", default="steady", help="to draw: a recipe or a run's folder")
     args, parameters = parser.parse_known_args()
-    parameters = [*make_variables(), *parameters]
-    if args.task != "run":
-        others = [word for word in parameters if word != "-p" and not word.startswith("weights")]
-        if others:
-            parser.error(f"{args.task} takes no {others[0]!r}")
+    given = make_variables()
+    others = [*parameters, *(name for name in given[1::3] if name != "weights")]
+    if others and args.task != "run":
+        parser.error(f"{args.task} takes no {others[0]!r}")
     with exit_in_a_sentence(f"make {args.task}"):
         if args.task == "run":
-            print(f"wrote {run(parameters)}")
+            print(f"wrote {run([*given, *parameters])}")
         elif args.task == "colab":
             for notebook in SINGLE:
                 written = colab(notebook).relative_to(ROOT)

@@ -268,8 +268,8 @@ def test_a_class(tmp_path, capsys, monkeypatch):
     assert "'=cmd.md" in {file for file, _ in rows}
     with pytest.raises(SystemExit, match=r"no run to grade\nx\.txt: x\.txt is not a text"):
         main(["x.txt"])
-    with pytest.raises(SystemExit, match=r"--csv must be a new file, \.csv, got 'good\.ipynb'"):
-        main(["--csv", "good.ipynb", "x.txt"])
+    with pytest.raises(SystemExit, match=r"--csv must be FILE\.csv, got .*good\.IPYNB"):
+        main(["--csv", "good.IPYNB", "x.txt"])
     (tmp_path / "zips").mkdir()
     (tmp_path / "zips" / "all.zip").touch()
     with pytest.raises(SystemExit, match=r"no run to grade\nnot read: 1 \.zip"):

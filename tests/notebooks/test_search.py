@@ -113,5 +113,7 @@ def test_a_line_of_predictions_counts_once_all_its_runs_are_there():
 
 def test_the_table_says_inside_or_outside():
     table = predictions.predictions_table()
+    assert "| small, net p2976, folds 0-3: mean" in table
+    assert "| small, net p2976, folds 0-7" not in table, "four runs are not two predictions"
     (line,) = (line for line in table.splitlines() if line.startswith("| fast, seeds 10-29: of 20"))
     assert line.endswith("| 17 (12 to 20) | 16 | -1.000 | inside | yes |")

@@ -116,6 +116,18 @@ def test_parameters_may_be_makes_variables(monkeypatch, flags, words):
     assert tools.make_variables() == words
 
 
+def test_make_draw_takes_weights_and_nothing_else(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tools.py", "draw", "--weights", "steady"])
+    monkeypatch.setattr(tools, "draw", lambda weights: tools.ROOT / weights)
+    monkeypatch.setenv("MAKEFLAGS", " -- weights=steady VENV=.v2")
+    tools.main()
+    assert capsys.readouterr().out == "wrote steady; open it in a browser\n"
+    monkeypatch.setenv("MAKEFLAGS", " -- recipe=fast")
+    with pytest.raises(SystemExit, match="2"):
+        tools.main()
+    assert "draw takes no 'recipe'" in capsys.readouterr().err
+
+
 def test_make_hands_them_on_from_any_folder(tmp_path):
     """With `make -C`, a run_dir is relative to the folder it was called from."""
     checkout = tmp_path / "checkout"
@@ -129,6 +141,8 @@ def test_make_hands_them_on_from_any_folder(tmp_path):
     for command, at in ((["make"], checkout), (["make", "-C", "checkout"], tmp_path)):
         words = [*command, "run", "epochs=1", "ARGS=-p seed 3"]
         env = os.environ | {"PWD": str(at), "MAKEFLAGS": ""}
+        if at is checkout:
+            del env["PWD"]
         result = subprocess.run(words, cwd=at, env=env, capture_output=True, text=True)
         assert str(at.resolve()) in result.stdout.splitlines(), result.stderr
         assert "epochs=1" in result.stdout
