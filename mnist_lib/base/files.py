@@ -19,6 +19,7 @@ HISTORY, WEIGHTS, CURVES = "history.json", "weights.safetensors", "curves.png"
 ASIDE = ".part-"  # prefix of the folders for half-written files
 LOCK = ".lock"
 PATIENCE = 60  # seconds that a study waits for another one, which adds a line to the same file
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # the start of what PowerShell's > writes
 BLANK = "\0 \t\r\n"  # a power loss can leave NULs at a file's end
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 print_once = functools.cache(print)  # prints the same words only once on the same file
@@ -57,9 +58,8 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
     """A text file in UTF-8 or PowerShell's UTF-16, line ends unchanged; RunError if unreadable."""
     content = read_bytes(path)
-    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell's >
     try:
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
+        return content.decode("utf-16" if content.startswith(UTF16) else "utf-8-sig")
     except UnicodeDecodeError:
         raise RunError(f"{path} is not a text file in UTF-8: save it as one") from None
 
@@ -110,7 +110,7 @@ def append_line(path: Path, line: str) -> None:
         with path.open("a+b") as file:
             file.seek(0)
             content = file.read()
-            if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            if content.startswith(UTF16):
                 raise OSError("it is in UTF-16: save it in UTF-8")
             # Touch nothing otherwise: another study may be adding a line to this file.
             if content and not content.endswith(b"\n"):

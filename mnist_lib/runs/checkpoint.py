@@ -125,7 +125,7 @@ class Checkpoints:
             self._restore(path, values)
             self._done = len(history)
             save_history(self.folder / HISTORY, history)  # the run may have stopped just before
-            self.record = self._resumed(history.record)
+            self.record = self._resumed(history)
             for line in damaged:
                 print(f"{line}; {path.name} is used instead", file=sys.stderr)
             return list(history)
@@ -162,10 +162,10 @@ class Checkpoints:
             misfit = f"{path} does not fit this run's net and optimiser ({reason})"
             raise RunError(f"{misfit}: {OTHER}") from None
 
-    def _resumed(self, record: dict) -> dict:
+    def _resumed(self, history: History) -> dict:
         """The saved record, with a note if the run resumes in another environment."""
-        resumed = record.get("resumed", [])
-        places = ([record, *resumed][-1], self.record)  # see History.places
+        record, *resumed = history.places
+        places = (history.places[-1], self.record)
         old, new = ({name: p[name] for name in p if name not in NOT_WHERE} for p in places)
         if old == new or self._done == record["recipe"]["epochs"]:
             return record
