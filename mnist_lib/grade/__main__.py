@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import statistics
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -57,6 +58,18 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
         flags += leaks(cells, run)
         if last.images == FULL_TRAINING_SET:
             flags.append(f"{last.line}: the test set has 60,000 images, as the training set")
+        start, before = epochs[0], rows[-1]["last_percent"] if rows else 100
+        if len(epochs) > 1 and start.accuracy >= min(99.35, max(98.9, before - 0.2)):
+            flags.append(f"{start.line}: begins at {start.accuracy:.2f}%, as if trained before")
+        if last.images is None and all(epoch.kind == "val" for epoch in epochs):
+            flags.append(f"{last.line}: a validation set's accuracy, perhaps not the test set's")
+        if last.stop and last.stop not in unread:
+            flags.append(last.stop)
+        length = max(len(epochs), *(epoch.number or 0 for epoch in epochs))
+        if alone := length == 1 and not last.bar:
+            flags.append(f"{last.line}: one test line does not tell how long the training was")
+        if length > args.epochs and last.number is None:
+            flags.append(f"{last.line}: no epoch has a number: perhaps more than one run")
         if best.accuracy >= 99.7:
             flags.append(f"{best.line}: {best.accuracy:.2f}% is hardly possible")
         digits = max(len(f"{epoch.accuracy:g}".partition(".")[2]) for epoch in epochs)
@@ -64,14 +77,15 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
         if rounded := not last.images and digits < 2 and close:
             flags.append(f"{last.line}: too few decimals to tell whether the target is reached")
         judged = on_mnist and last.images in (None, FULL_TEST_SET) and not rounded
-        within = size < args.parameters if isinstance(size, int) else "?"
+        fits = [size < args.parameters if isinstance(size, int) else "?"]
+        fits.append("?" if alone else length <= args.epochs)
         row = {
             "file": str(path),
             "run": number,
             "runs": len(runs),
             "whole": not last.stop,
             "parameters": size,
-            "epochs": len(epochs),
+            "epochs": "?" if alone else length,
             "best": best.correct,
             "best_percent": best.accuracy,
             "best_epoch": epochs.index(best) + 1,
@@ -79,9 +93,9 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
             "last_percent": last.accuracy,
             "mean_of_last_five": statistics.fmean(epoch.accuracy for epoch in epochs[-5:]),
             "test_images": last.images,
-            "within_budget": within if len(epochs) <= args.epochs else False,
+            "within_budget": False if False in fits else "?" if "?" in fits else True,
             "touches": best.accuracy >= args.target if judged else "?",
-            "ends": last.accuracy >= args.target if judged else "?",
+            "ends": last.accuracy >= args.target if judged and not last.stop else "?",
             "adds": best.accuracy - last.accuracy,
             "rank": 1 + sum(s.final.accuracy > last.accuracy for s in SEEDS) if judged else "?",
             "flags": flags,
@@ -116,10 +130,11 @@ def as_text(rows: list[dict], args: argparse.Namespace) -> str:
     heads = {n: HEADS.get(n, n.replace("_percent", " %").removeprefix("within_")) for n in names}
     table, notes = [], []
     folder = os.path.commonpath([Path(row["file"]).absolute().parent for row in rows])
-    for row in rows:
-        file, unread = os.path.relpath(row["file"], folder), row["unread"]
-        end = file if len(file) <= 22 else f"{file[:11]}…{file.removesuffix('.ipynb')[-10:]}"
-        shown = row | {"file": end, "flags": len(row["flags"]) or ""}
+    files = [os.path.relpath(row["file"], folder) for row in rows]
+    short = [f if len(f) <= 22 else f"{f[:11]}…{f.removesuffix('.ipynb')[-10:]}" for f in files]
+    for row, file, name in zip(rows, files, short, strict=True):
+        unread, name = row["unread"], name if short.count(name) == 1 else file
+        shown = row | {"file": name, "flags": len(row["flags"]) or ""}
         table.append({head: cell(shown.get(name), 2) for name, head in heads.items()})
         notes += [f"{file}: flag: {flag}" for flag in row["flags"]]
         notes += [f"{file}: not read: {text}" for text in unread[:3]]
@@ -141,6 +156,8 @@ def main(arguments: list[str] | None = None) -> None:
     add("--epochs", type=int, default=epochs, help=f"at most; by default {epochs}")
     add("--csv", type=Path, metavar="FILE", help="a row a run, for a spreadsheet")
     args = parser.parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a student's letters that a code page lacks
     with exit_in_a_sentence(parser.prog):
         check("--csv", args.csv, (args.csv or Path("x.csv")).suffix.lower() == ".csv", "FILE.csv")
         (files, others), seen = find(args.submissions), {}

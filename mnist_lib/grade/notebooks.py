@@ -48,7 +48,7 @@ def read_submission(path: Path) -> tuple[list[LoggedRun], list[str], bool, dict[
                 source = "".join(cell.get("source", cell.get("input")))[:100_000]
                 shown = "\n".join(map(_shown, cell.get("outputs") or ()))
                 cells[at] = Cell(int(count), source, _nodes(source), shown)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
         raise DataError(f"{path} is not a notebook: {error!r:.99}") from None
     runs, unread = read_runs({at: cell.shown for at, cell in cells.items()})
     used = {_name(node): at for at, cell in cells.items() for node in cell.nodes}
@@ -95,7 +95,20 @@ def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[
         if first < counts[at] < last and _CLASS.search(cell.source):
             why = f"cell {at}: the class was run again, after the table in cell {table}"
             return "stale", [f"parameters not of this run: {why}"]
+    modules = {node.name for cell in cells.values() for node in cell.nodes if _is_module(node)}
+    made = {
+        at: {_name(n.func) for n in cell.nodes if isinstance(n, ast.Call)} & modules
+        for at, cell in cells.items()
+    }
+    known = set().union(*(made[at] for at in cells if at <= table))
+    for at in (at for at in cells if known and table < at <= own and made[at] - known):
+        why = f"cell {at}: a {min(made[at] - known)} is made, after the table in cell {table}"
+        return "stale", [f"parameters not of this run: {why}"]
     return shown[table].pop(), []
+
+
+def _is_module(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef) and any("Module" in _name(base) for base in node.bases)
 
 
 def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:

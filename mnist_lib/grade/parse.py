@@ -49,9 +49,10 @@ _UNDER_WAY = re.compile(r"(?<!\d)\d\d?%\|[^|]*+\| *\d+/\d+ \[[^\]|]*+\]?$")  # a
 _Bar = namedtuple("_Bar", "line number loss batch_id done total seconds")
 # An epoch as a log tells it; None is what it does not tell. `line` is its test line, as in "line 8"
 # or "cell 14, line 8", and `number` the log's own; `accuracy` is in per cent. `problem`, a sentence
-# or empty, says what cannot be read in it, and `stop` that training stopped after it.
+# or empty, says what cannot be read in it, and `stop` that training stopped after it; `kind` is
+# "test" or "val", as the line says.
 LoggedEpoch = namedtuple(
-    "LoggedEpoch", "line cell number bar accuracy correct images test_loss problem stop"
+    "LoggedEpoch", "line cell number bar accuracy correct images test_loss problem stop kind"
 )
 
 
@@ -122,11 +123,11 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
             if not runs or _begins_again(runs[-1].epochs, epoch, epochs[place : place + 1]):
                 runs.append(LoggedRun([]))
             runs[-1].epochs.append(epoch)
-    # A single test line without a bar or number, beside other runs, is a later test.
+    # A single test line without a bar, beside other runs, is a later test: of the best epoch, say.
     singles = [run.epochs[0] for run in runs if len(run.epochs) == 1]
-    lone = {epoch: epoch.line for epoch in singles if (epoch.number, epoch.bar) == (None, None)}
+    lone = [e for e in singles if e.bar is None and e.number not in (0, 1)]
     if len(lone) < len(runs):
-        unread += [f"{line}: a test line outside of a run" for line in lone.values()]
+        unread += [f"{e.line}: a test line outside of a run, {e.accuracy:.2f}%" for e in lone]
         runs = [run for run in runs if run.epochs[0] not in lone]
     return runs, unread
 
@@ -138,6 +139,9 @@ def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> bo
         return True
     if epoch.number is not None and before.number is not None:
         return epoch.number <= before.number
+    bare = epoch.number is epoch.bar is None  # as a test after the epochs
+    if bare and (before.number is not None or epoch.kind != before.kind):
+        return True
     if epoch.cell != before.cell or before.stop:
         return True
     if epoch.bar and before.bar and epoch.bar.total != before.bar.total:
@@ -150,7 +154,7 @@ def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> bo
 
 def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
     """The epochs in one text, each as it is shown last, and sentences on what is unreadable."""
-    found, unread, known, bar, number, last = {}, [], 0, None, None, None
+    found, unread, known, bar, number, last, again = {}, [], 0, None, None, None, False
     begun = {}  # the lines on which a bar begins after the last one's end, by its total
     events = list(_events(f"cell {cell}, " if cell else "", text))
     words = [kind for _, kind, _ in events if kind in ("test", "val")]
@@ -181,11 +185,14 @@ def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
             bar, begun = new, {}
         elif kind in ("test", "val") and skipped.isdisjoint((kind, value[2])):
             before, last = last, (number, bar and bar.loss, value)
-            if number is None and (bar is None or last == before):  # equal neighbours are two
+            # A run that resumes shows its epochs again, from the first.
+            again = last in found and (bar or again or last in (before, next(iter(found))))
+            chance = last in found and not again  # as good as an earlier epoch
+            if chance or (number is None and (bar is None or last == before)):  # neighbours are two
                 last = place
             found.pop(last, None)
             problem = "".join(unread[known : known + 1])
-            found[last] = LoggedEpoch(line, cell, number, bar, *value, problem, "")
+            found[last] = LoggedEpoch(line, cell, number, bar, *value, problem, "", kind)
             begun = begun if bar else {}
             known, bar, number = len(unread), None, None
         if stops and found:
@@ -209,8 +216,11 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
     text, testing = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", text), ""  # colours
     for count, shown in enumerate(text.split("\n"), 1):
         # tqdm redraws its bar after a carriage return, so a line of the file holds many bars.
-        for part in map(str.rstrip, shown.split("\r")):
+        parts = [part.rstrip() for part in shown.split("\r")]
+        for part, after in zip(parts, [*parts[1:], ""], strict=True):
             line, loss, moving = f"{place}line {count}", None, _UNDER_WAY.search(part)
+            if label := "%|" in part and part.partition("%|")[0].rstrip("0123456789 "):
+                moving = moving or after.startswith(label)  # Lightning's, at 100% with old scores
             for token in _TOKEN.finditer(part):
                 kind = token.lastgroup
                 if token["set"] or token["row"]:

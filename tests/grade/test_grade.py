@@ -274,3 +274,98 @@ def test_a_class(tmp_path, capsys, monkeypatch):
     (tmp_path / "zips" / "all.zip").touch()
     with pytest.raises(SystemExit, match=r"no run to grade\nnot read: 1 \.zip"):
         main([str(tmp_path / "zips")])
+
+
+def graded(path, *cells):
+    """The row of each run in a class of one notebook, as in the CSV file."""
+    notebook(path / "class" / "a.ipynb", *cells)
+    main([str(path / "class"), "--csv", str(path / "out.csv")])
+    with open(path / "out.csv", newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+KERAS = "Epoch {0}/4\n469/469 - 9s - loss: 0.1 - val_accuracy: {4:.4f} - val_loss: 0.05\n"
+FINAL = "Test accuracy: 99.46%\n"
+NUMBERED = "Epoch {0}\n" + TEST
+AGAIN, OTHER = TEST.format(2, 9704, 58, 97.04), TEST.format(2, 9700, 58, 97.0)
+
+
+@pytest.mark.parametrize(
+    ("cells", "row"),
+    [
+        ([TABLE, "Epoch 60/60 loss 0.01\n", FINAL], {"epochs": "?", "within_budget": "?"}),
+        ([TABLE, FINAL], {"within_budget": "?", "flags": "one test line does not tell"}),
+        ([TABLE.replace("7,", "87,"), FINAL], {"within_budget": "NO"}),
+        ([TABLE, show(NUMBERED.replace("{0}", "{0}5"))], {"epochs": "45", "within_budget": "NO"}),
+        ([show(NUMBERED) + "Best was epoch 2\n" + AGAIN], {"epochs": "4", "last": "9848"}),
+        ([show(NUMBERED) + "Epoch 4 took 9 s\n" + AGAIN], {"epochs": "4", "last": "9848"}),
+        ([show(NUMBERED) + OTHER], {"epochs": "4", "last": "9848", "unread": "of a run, 97.00%"}),
+        ([show(KERAS) + "KeyboardInterrupt"], {"ends": "?", "flags": "line 9: the run stops here"}),
+        ([show(KERAS), FINAL], {"flags": "a validation set's", "unread": "a run, 99.46%"}),
+        ([show(KERAS) + FINAL], {"epochs": "4", "unread": "line 9: a test line outside of a run"}),
+        ([show(TEST, range(9700, 9720))], {"flags": "no epoch has a number: perhaps"}),
+        ([show(TEST, [9936, 9937, 9938])], {"flags": "line 1: begins at 99.36%, as if trained"}),
+    ],
+)
+def test_what_a_log_does_not_tell(tmp_path, cells, row):
+    (tmp_path / "class").mkdir()
+    (found,) = graded(tmp_path, *(("", cell) for cell in cells))
+    assert all(text in found[name] for name, text in row.items()), found
+    exact = {name: text for name, text in row.items() if name not in ("flags", "unread")}
+    assert found | exact == found
+
+
+def test_a_second_run_that_begins_where_the_first_ended(tmp_path):
+    (tmp_path / "class").mkdir()
+    first = [9600, 9850, 9900, 9910]
+    runs = graded(tmp_path, ("", show(TEST, first)), ("", show(TEST, [9902, 9912])))
+    assert ["as if trained" in run["flags"] for run in runs] == [False, True]
+    runs = graded(tmp_path, ("", show(TEST, first)), ("", show(TEST, [9880, 9912])))
+    assert ["as if trained" in run["flags"] for run in runs] == [False, False]
+
+
+def test_a_score_in_a_bar_is_the_last_one_drawn_of_its_epoch(tmp_path):
+    """Lightning draws a bar at 100% with the scores before, then with the new ones."""
+    bar = "Epoch {0}: 100%|██| 469/469 [00:12<00:00, 38.1it/s, v_num=0, val_acc={1}]\r"
+    scores = [0.9512, 0.9704, 0.9801, 0.9848]
+    text = "".join(
+        bar.format(n, old) + bar.format(n, scores[n]) for n, old in enumerate([0.1, *scores[:3]])
+    )
+    (run,) = read(tmp_path / "a.log", text)
+    assert [epoch.accuracy for epoch in run.epochs] == [95.12, 97.04, 98.01, 98.48]
+
+
+def test_two_runs_that_are_as_good_at_one_epoch(tmp_path):
+    text = "Epoch {0} val acc: {3:.1f}%\n"
+    runs = read(tmp_path / "a.log", show(text) + show(text, [9400, 9704, 9790, 9848]))
+    assert [[e.accuracy for e in run.epochs] for run in runs] == [
+        [95.1, 97.0, 98.0, 98.5],
+        [94.0, 97.0, 97.9, 98.5],
+    ]
+
+
+def test_the_table_of_another_model(tmp_path):
+    (tmp_path / "class").mkdir()
+    classes = "class Small(nn.Module):\n    pass\nclass Big(pl.LightningModule):\n    pass\n"
+    cells = [(classes, ""), ("summary(Small())", TABLE), ("net = Big()", ""), ("", show(TEST))]
+    (row,) = graded(tmp_path, *cells)
+    assert row["parameters"] == "stale"
+    assert "cell 3: a Big is made, after the table in cell 2" in row["flags"]
+    cells[2] = ("net = Small()", "")
+    (row,) = graded(tmp_path, *cells)
+    assert row["parameters"] == "7998"
+
+
+def test_names_that_would_look_alike_are_whole_and_no_letter_stops_it(tmp_path, capsys):
+    folders = [tmp_path / f"group_2024_{n}" for n in "12"]
+    for folder in folders:
+        folder.mkdir()
+        text = show(TEST, [9000 + int(folder.name[-1])]) + "loss=x batch_id=1 100%|█|"
+        notebook(folder / "Assignment4.ipynb", ("", text))
+    strange = json.dumps({"nbformat": 4, "cells": [{"cell_type": "code", "outputs": []}]})
+    infinite = strange.replace("[]}", '[], "source": "", "execution_count": 1e999}')
+    (folders[0] / "x.ipynb").write_text(infinite)
+    main([str(tmp_path)])
+    out = capsys.readouterr().out
+    assert all(f"{folder.name}/Assignment4.ipynb " in out for folder in folders)
+    assert "x.ipynb is not a notebook: OverflowError" in out
