@@ -25,14 +25,18 @@ def normalize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
 
     The same as torchvision's ToTensor and Normalize((0.1307,), (0.3081,)).
     """
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 3:
-        images = as_images(images)
-    return _standardize(images, mean, std)
+    return _standardize(_as_bytes(images), mean, std)
 
 
 def denormalize(inputs: Tensor) -> Tensor:
     """The inverse of `normalize`, rounded: float32 (N, 1, H, W) to uint8 (N, H, W)."""
     return (255 * (STD * inputs.squeeze(1) + MEAN)).round().clamp(0, 255).to(torch.uint8)
+
+
+def _as_bytes(images) -> Tensor:
+    """Images as `as_images` takes them, as uint8 (N, H, W); what is that already is not checked."""
+    ready = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.dim() == 3
+    return images if ready else as_images(images)
 
 
 def _standardize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
@@ -42,7 +46,8 @@ def _standardize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor
 def random_affine(count: int, recipe, generator: torch.Generator) -> Tensor:
     """Random moves for `augment`: uniform in -1..1, (count, 4), a column for each of MOVES."""
     columns = len(MOVES) if recipe.augments else 0  # else nothing is drawn: (count, 0)
-    return 2 * torch.rand(count, columns, generator=generator, device="cpu") - 1
+    single = {"dtype": torch.float32, "device": "cpu"}
+    return 2 * torch.rand(count, columns, generator=generator, **single) - 1
 
 
 def augment(images: Tensor, moves: Tensor, recipe, side: int | None = None) -> Tensor:
@@ -55,13 +60,13 @@ def augment(images: Tensor, moves: Tensor, recipe, side: int | None = None) -> T
     """
     if not recipe.augments:
         return normalize(images)
-    images = images if getattr(images, "dtype", None) == torch.uint8 else as_images(images)
+    images = _as_bytes(images)
     turn, size, right, down = moves.view(-1, len(MOVES), 1, 1).unbind(dim=1)  # each (N, 1, 1)
     # grid_sample maps output to input, so every motion is inverted. Unit: half an image's side.
     angle, zoom = torch.deg2rad(recipe.rotation * turn), 1 / (1 + recipe.scale * size)
     cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
     whole, side = images.shape[-1], side or recipe.crop
-    at = torch.arange(1 - side, side, 2, device=images.device) / whole  # (C,)
+    at = torch.arange(1 - side, side, 2, device=images.device).float() / whole  # (C,)
     x = at - 2 * recipe.shift / whole * right  # (N, 1, C)
     y = at.view(-1, 1) - 2 * recipe.shift / whole * down  # (N, C, 1)
     # Stacked as two planes, half the work of interleaving them; grid_sample reads either.
@@ -88,7 +93,7 @@ class Views(nn.Module):
             cos, sin, x, y = math.cos(angle), math.sin(angle), unit * right, unit * down
             # From output to input, so every motion is inverted. Unit: half an image's side.
             maps.append([[cos, sin, -cos * x - sin * y], [-sin, cos, sin * x - cos * y]])
-        self.register_buffer("maps", torch.tensor(maps), persistent=False)
+        self.register_buffer("maps", torch.tensor(maps).float(), persistent=False)
 
     def forward(self, x):  # (N, 1, 28, 28)
         if self.training:

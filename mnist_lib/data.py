@@ -61,10 +61,12 @@ class MNIST:
         check_whole("fold", fold, least=0, most=FOLDS - 1)
         images, labels = self.train_images, self.train_labels
         check_whole("the number of training images", len(images), least=FOLDS)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        test = torch.zeros(len(images), dtype=torch.bool)
+        shuffle = torch.Generator().manual_seed(0)
+        order = torch.randperm(len(images), generator=shuffle, device="cpu")
+        test = torch.zeros_like(order, dtype=torch.bool)
         test[order[fold::FOLDS]] = True
-        return MNIST(images[~test], labels[~test], images[test], labels[test], source="validation")
+        source = "sample" if self.source == "sample" else "validation"
+        return MNIST(images[~test], labels[~test], images[test], labels[test], source)
 
     def to(self, device: torch.device) -> "MNIST":
         """The same data on `device`."""

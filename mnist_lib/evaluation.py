@@ -1,7 +1,7 @@
 """Evaluates nets: log-probabilities, correct test images; what a net's input and size are."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn as nn
@@ -48,11 +48,6 @@ def scores(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
         return torch.cat([checked_output(net, normalize(part.to(device))) for part in parts])
 
 
-def log_probabilities(net: nn.Module, logits: bool) -> Callable:
-    """A function from net's input to log-probabilities: the net, then log_softmax for `logits`."""
-    return (lambda x: F.log_softmax(net(x), dim=1)) if logits else net
-
-
 @contextlib.contextmanager
 def in_mode(net: nn.Module, training: bool) -> Iterator[None]:
     """Training or evaluation mode in the block; then restores module modes and random state."""
@@ -62,6 +57,7 @@ def in_mode(net: nn.Module, training: bool) -> Iterator[None]:
             net.train(training)
             yield
     finally:
+        torch.clear_autocast_cache()  # of weights that may change before the next block
         for module, mode in modes:
             module.training = mode
 

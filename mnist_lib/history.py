@@ -204,7 +204,8 @@ def load_study(path: str | os.PathLike) -> list[History]:
         if line := line.strip(BLANK):
             run = History.from_json(line, f"{path}, line {number}")
             record = run.record | {"memory": None if "seed" in run.record else number}
-            if runs.setdefault(repr((run.source, run.images, record)), run) is run:
+            losses = [epoch.test_loss for epoch in run]
+            if runs.setdefault(repr((run.source, run.images, record, losses)), run) is run:
                 continue
         skipped.append(f"line {number} ({'a run of an earlier line' if line else 'blank'})")
     if skipped:

@@ -87,7 +87,10 @@ def for_cpu(x: torch.Tensor) -> torch.Tensor:
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     """`norm(conv(x))`, in training without the bias."""
-    if not norm.training or conv.bias is None or conv._forward_hooks or conv._forward_pre_hooks:
+    hooks = (conv._forward_hooks, conv._forward_pre_hooks)
+    hooks += (conv._backward_hooks, conv._backward_pre_hooks)
+    usual = isinstance(norm, nn.BatchNorm2d) and norm.momentum and norm.track_running_stats
+    if not (norm.training and usual) or conv.bias is None or any(hooks):
         return norm(conv(x))
     # Batch norm subtracts the bias again, whose gradient, zero up to rounding, takes oneDNN nearly
     # as long as the weights'. Only the running mean, which evaluation uses, needs it.

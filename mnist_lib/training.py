@@ -33,7 +33,8 @@ def train(
     `seed` fixes the order of the images and their augmentation; `set_seed` fixes the net's initial
     weights. On one machine's CPU and number of threads, the same arguments give the same bits.
     The net's input is what `normalize` returns. If the recipe averages weights, the average is
-    tested, and `net` ends with it. Training losses include label smoothing, test losses do not.
+    tested, and `net` ends with it; it ends in evaluation mode. Training losses include label
+    smoothing, test losses do not.
 
     `verbose` prints the assignment's log: the bar to stderr, test lines to stdout. With a `folder`,
     each epoch leaves a checkpoint: a run that was stopped resumes after its last whole epoch, to
@@ -69,6 +70,7 @@ def train(
                     loss = training_loss(output, targets, recipe)
                     loss.backward()
                     optimizer.step()
+                    torch.clear_autocast_cache()  # which holds the weights from before the step
                     scheduler.step()
                     average.update()
                     sampler.update(batch, output, targets)
@@ -77,6 +79,7 @@ def train(
             epochs.append(progress.epoch(loss, correct, len(data.test_images)))
             return_freed_memory()
             checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
+    net.eval()
     net.load_state_dict(average.net.state_dict())
     return History(tuple(epochs), data.source, checkpoints.record)
 
@@ -89,7 +92,7 @@ def training_loss(output: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -
     loss = F.nll_loss(output, targets)
     if not recipe.label_smoothing:
         return loss
-    return torch.lerp(loss, -output.mean(), recipe.label_smoothing)
+    return torch.lerp(loss, -output.mean().to(loss), recipe.label_smoothing)
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -98,7 +101,11 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "adam":
         return torch.optim.Adam(net.parameters(), **values)
     momentum = {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
-    return torch.optim.SGD(net.parameters(), **momentum, **values)
+    optimizer = torch.optim.SGD(net.parameters(), **momentum, **values)
+    for weights in net.parameters() if recipe.momentum else ():
+        # The fused kernel fails where some have one and others not, as before a first gradient.
+        optimizer.state[weights]["momentum_buffer"] = torch.zeros_like(weights)
+    return optimizer
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
@@ -118,7 +125,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
 
 
 class WeightAverage:
-    """Exponential moving average of the weights and running statistics of `net`.
+    """Exponential moving average of the weights and running statistics of `net`; copies counts.
 
     `decay` is the share of the old average that a step keeps. The first steps keep less,
     (1 + steps) / (10 + steps), so the random start is soon forgotten (the schedule of TensorFlow's
@@ -135,6 +142,7 @@ class WeightAverage:
         pairs = {id(a): (a, b) for a, b in zip(own, new, strict=True)}  # tied weights once
         floating = [pair for pair in pairs.values() if pair[0].is_floating_point()]
         self._own, self._new = map(list, zip(*floating, strict=True))
+        self._counts = [pair for pair in pairs.values() if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -144,6 +152,8 @@ class WeightAverage:
         self.steps += 1
         weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self._own, self._new, weight)  # as torch's AveragedModel does
+        for own, new in self._counts:
+            own.copy_(new)
 
     def state_dict(self) -> dict:
         """For a checkpoint, like torch's; without weights if they are the net's own."""
@@ -155,7 +165,7 @@ class WeightAverage:
             self.net.load_state_dict(state["net"])
 
 
-class HardExamples:
+class HardExamples(nn.Module):
     """The batches of each epoch: after the first, of the images whose last known loss is highest.
 
     An image's loss, without label smoothing, is that of its last training step, so it costs no
@@ -166,9 +176,11 @@ class HardExamples:
     """
 
     def __init__(self, count: int, recipe: Recipe, device: torch.device):
+        super().__init__()  # a module, for a checkpoint of its buffer
         self.count, self.recipe, self.device = count, recipe, device
         scored = count if recipe.hardest < 1 else 0
-        self.losses = torch.full((scored,), torch.inf, device=device)
+        losses = torch.full((scored,), torch.inf, dtype=torch.float32, device=device)
+        self.register_buffer("losses", losses)
 
     def score_unseen(self, epoch: int, net: nn.Module, data: MNIST, progress: Progress) -> None:
         """Score, by inference, the images that no epoch before this one (from 1) trained on."""
@@ -200,10 +212,3 @@ class HardExamples:
         moves = random_affine(len(order), self.recipe, generator).to(self.device)
         size = self.recipe.batch_size
         return zip(order.split(size), moves.split(size), strict=True)
-
-    def state_dict(self) -> dict:
-        """For a checkpoint, like torch's."""
-        return {"losses": self.losses}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.losses.copy_(state["losses"])

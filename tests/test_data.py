@@ -172,7 +172,9 @@ def test_hold_out_parts_the_training_images(sample):
     number = torch.arange(2400)
     images = torch.zeros(2400, 28, 28, dtype=torch.uint8)
     images[:, 0, 0], images[:, 0, 1] = number // 256, number % 256
-    data = dataclasses.replace(sample, train_images=images, train_labels=number % 10)
+    data = dataclasses.replace(
+        sample, train_images=images, train_labels=number % 10, source="mnist"
+    )
     seen = []
     for fold in range(12):
         part = data.hold_out(fold)
@@ -187,7 +189,8 @@ def test_hold_out_parts_the_training_images(sample):
     assert torch.equal(torch.cat(seen).sort().values, number)
     assert (part.source, part.title) == ("validation", "a VALIDATION split")
     assert "a VALIDATION split: 2,200 training" in str(part)
-    assert len(sample.take(12).hold_out(11).test_images) == 1
+    part = sample.take(12).hold_out(11)
+    assert (len(part.test_images), part.title) == (1, "the SAMPLE of MNIST")
     with pytest.raises(ParameterError, match=r"training images must be .* at least 12, got 11"):
         sample.take(11).hold_out(0)
 

@@ -134,6 +134,12 @@ def test_what_power_loss_and_second_studies_leave_is_skipped(tmp_path, content, 
     assert load_study(path) == [*runs, History.from_json(GOOD)]
 
 
+def test_two_nets_of_one_size_and_seed_are_two_runs(tmp_path):
+    path, other = tmp_path / "study.jsonl", A.replace("[0.05]", "[0.06]")
+    path.write_text(A + other)
+    assert load_study(path) == [History.from_json(line) for line in (A, other)]
+
+
 @pytest.mark.parametrize("load", [load_history, load_study])
 def test_what_cannot_be_read(tmp_path, load):
     path = tmp_path / "history.json"

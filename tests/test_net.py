@@ -211,6 +211,29 @@ def test_another_convolution_trains_as_it_is(conv):
     assert all(part.grad is not None for name, part in conv.named_parameters() if name != "bias")
 
 
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.GroupNorm(4, 8),
+        nn.Identity(),
+        nn.BatchNorm2d(8, momentum=None),
+        nn.BatchNorm2d(8, track_running_stats=False),
+    ],
+)
+def test_another_norm_trains_as_it_is(norm):
+    net = FastNet()
+    net.BatchNorm1 = norm
+    assert net(torch.randn(2, 1, 28, 28)).requires_grad
+
+
+def test_backward_hooks_see_every_convolution_in_training():
+    net, seen = FastNet(), []
+    for name in ("conv1", "conv2"):
+        getattr(net, name).register_full_backward_hook(lambda *_, name=name: seen.append(name))
+    net(torch.randn(2, 1, 28, 28, requires_grad=True)).sum().backward()
+    assert seen == ["conv2", "conv1"]
+
+
 def test_parameters_are_counted_once_frozen_or_not():
     layer = nn.Linear(3, 2).requires_grad_(False)
     assert count_parameters(nn.Sequential(layer, layer)) == 8

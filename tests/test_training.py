@@ -305,3 +305,60 @@ def test_import_is_quick_and_takes_no_matplotlib(monkeypatch):
     torchs, *ours = map(float, python(code).splitlines())
     assert len(ours) == 4
     assert min(ours) < torchs / 10
+
+
+def test_defaults_of_torch_change_no_bit(digits, monkeypatch):
+    """Another default device or type; "meta" has no numbers, so nothing may be made there."""
+    part, recipe = digits.take(500), dataclasses.replace(EVERYTHING, averaging=0.9, views=4)
+    mnist_lib.set_seed(0)
+    net = make_net(recipe)
+    copies = [copy.deepcopy(net) for _ in range(2)]
+    expected = without_times(mnist_lib.train(net, part, recipe, verbose=False))
+    folds = digits.hold_out(3)
+    try:
+        torch.set_default_device("meta")
+        assert without_times(mnist_lib.train(copies[0], part, recipe, verbose=False)) == expected
+        assert torch.equal(digits.hold_out(3).test_images, folds.test_images)
+        assert mnist_lib.layer_table(copies[0])[0].output_shape == (8, 24, 24)
+        torch.set_default_device("cpu")
+        torch.set_default_dtype(torch.float64)
+        assert without_times(mnist_lib.train(copies[1], part, recipe, verbose=False)) == expected
+        made = make_net(recipe).float()
+        assert mnist_lib.evaluate(made, part)[1] >= 0
+    finally:
+        torch.set_default_device("cpu")
+        torch.set_default_dtype(torch.float32)
+
+
+def test_autocast_around_training_sees_every_step(part):
+    """Its cache would keep the weights of the first step."""
+    mnist_lib.set_seed(0)
+    recipe = get_recipe("fast", epochs=2, batch_size=64, hardest=1, first=1)
+    net = make_net(recipe)
+    with torch.autocast("cpu", torch.bfloat16):
+        first, last = mnist_lib.train(net, part, recipe, verbose=False)
+        assert mnist_lib.evaluate(net, part) == (last.test_loss, last.correct)
+    assert last.train_correct > first.train_correct + 100
+
+
+class Late(nn.Module):
+    """Its second branch takes part from the third training step on; it counts the steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(784, 10), nn.Linear(784, 10)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.steps += self.training
+        x = x.flatten(1)
+        return self.one(x) + self.two(x) if self.steps > 2 else self.one(x)
+
+
+def test_a_branch_that_begins_late_and_a_count_of_steps(part):
+    recipe = get_recipe("fast", epochs=1, crop=28, batch_size=50)
+    net = Late()
+    history = mnist_lib.train(net, part, recipe, verbose=False)
+    assert net.steps == history.final.batches == 4
+    assert not net.training
+    assert mnist_lib.evaluate(net, part) == (history.final.test_loss, history.final.correct)

@@ -56,15 +56,15 @@ def rounding() -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(0)
             net = nn.Sequential(
                 *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
                 *(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.MaxPool2d(2), nn.ReLU()),
                 *(nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 10, 1)),
-            )
-        images = (torch.arange(32 * 784) * 0.618 % 1).view(32, 1, 28, 28)
-        labels = torch.arange(32) % 10
+            ).float()
+        images = (torch.arange(32 * 784, device="cpu") * 0.618 % 1).view(32, 1, 28, 28).float()
+        labels = torch.arange(32, device="cpu") % 10
         for _ in range(20):
             loss = F.cross_entropy(net(images).mean((2, 3)), labels)
             gradients = torch.autograd.grad(loss, list(net.parameters()))

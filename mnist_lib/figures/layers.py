@@ -123,9 +123,10 @@ class _Trace:
     def mark(self, output: torch.Tensor, spatial: tuple[int, ...]) -> torch.Tensor:
         """Numbers of the shape of `output`, nan at the marks."""
         self.spatial = spatial  # height and width of the latest output that has them
-        self._marked = 2 * torch.arange(BITS) + (len(self.rows) >> torch.arange(BITS) & 1)
+        pairs = torch.arange(BITS, device="cpu")
+        self._marked = 2 * pairs + (len(self.rows) >> pairs & 1)
         marks = _marks(*output.shape[1:]) if output.dim() == 2 else _marks(1, *output.shape[2:])
-        numbers = torch.linspace(0.5, 1, output.numel()).view(output.shape)
+        numbers = torch.linspace(0.5, 1, output.numel(), device="cpu").view(output.shape)
         numbers[self._marked] = numbers[self._marked].masked_fill(marks, torch.nan)
         return numbers.to(output)
 
@@ -164,7 +165,7 @@ class _Trace:
 
 def _marks(*shape: int) -> torch.Tensor:
     """Marks, bool (BITS, *): only the first place, only the last, then BITS - 2 times all."""
-    places = torch.ones(BITS, torch.Size(shape).numel(), dtype=torch.bool)
+    places = torch.ones(BITS, torch.Size(shape).numel(), dtype=torch.bool, device="cpu")
     places[0, 1:] = places[1, :-1] = False
     return places.view(BITS, *shape)
 

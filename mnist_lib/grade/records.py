@@ -70,7 +70,8 @@ def recorded_runs(history: History) -> list[History]:
         return []
     studies = (runs for name, runs in recorded_studies().items() if name != "notebook")
     same = [runs for runs in studies if runs[0].recipe == history.recipe]
-    return same[-1] if same else []
+    size = history.record.get("parameters")  # a net of one's own may be trained by any recipe
+    return same[-1] if same and size in (None, same[-1][0].record["parameters"]) else []
 
 
 def held_out() -> dict[str, dict[int, float]]:

@@ -43,7 +43,7 @@ def choose_threads(
         chosen, why = min(cores, STARTED), "torch's own number, at most one a core"
     else:
         keep_freed_memory(device)  # as training does
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             one = step_seconds(recipe, 1)
             many = step_seconds(recipe, cores, most=2 * STEPS * one)
         chosen = 1 if one <= many else cores
@@ -79,6 +79,8 @@ def step_seconds(recipe: Recipe, threads: int, most: float = torch.inf) -> float
     while len(times) < STEPS and sum(times) < most:
         start = time.perf_counter()
         inputs = augment(images, moves, recipe, crop_of(net))
-        F.cross_entropy(checked_output(net, inputs, "in training "), labels).backward()
+        loss = F.cross_entropy(checked_output(net, inputs, "in training "), labels)
+        if loss.requires_grad:  # else `train` says why it cannot learn
+            loss.backward()
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:] or times)

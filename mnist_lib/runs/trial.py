@@ -43,7 +43,7 @@ def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
 
 
 def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
-    """A function from net's input to log-probabilities, as `log_probabilities` returns.
+    """A function from net's input to log-probabilities: the net, for scores with log_softmax.
 
     Tries the net on a training batch first, and raises ParameterError if it cannot learn from it.
     Warns on stderr of answers that it can learn from, but that are hardly intended.
@@ -83,7 +83,7 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
         kinds = "log-probabilities in one of training and evaluation, and scores in the other"
         raise ParameterError(f"the net returns {kinds}: return the same in both")
     evaluation.scores(net, tried[:2])  # what a net keeps of its last pass can then be copied
-    return evaluation.log_probabilities(net, logits)
+    return (lambda x: net(x).log_softmax(dim=1)) if logits else net
 
 
 def check_same_net(net: nn.Module, data: MNIST, epochs: list[Epoch]) -> None:

@@ -1,6 +1,7 @@
 """Runs that were stopped, moved or damaged go on and end with the same bits."""
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -90,6 +91,23 @@ def test_a_stopped_run_goes_on(part, stopped, undisturbed, monkeypatch, capsys):
     assert out.splitlines() == [log.test_line(epoch) for epoch in load_history(stopped)]
     assert f"{stopped} holds the run's 2 epochs of 4; going on from epoch 3\n" in err
     assert err.count("\n") == 1 + 4, "a bar for each epoch, those of before too"
+
+
+def test_a_run_stopped_in_its_first_epoch_begins_again(part, tmp_path):
+    """With the net in hand, as in a notebook's cell: it is as it was before."""
+    net = make_net(RECIPE)
+    start = copy.deepcopy(net.state_dict())
+
+    def fail_after_a_step(*_):
+        if not torch.equal(net.conv1.weight, start["conv1.weight"]):
+            raise ZeroDivisionError
+
+    hook = net.register_forward_hook(fail_after_a_step)
+    with pytest.raises(ZeroDivisionError):
+        mnist_lib.train(net, part, RECIPE, folder=tmp_path, verbose=False)
+    hook.remove()
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, start[name]), name
 
 
 def test_a_finished_run_is_not_trained_again(part, stopped, undisturbed, capsys):

@@ -120,6 +120,12 @@ def test_a_net_that_cannot_be_tried_is_refused_in_a_sentence(monkeypatch):
         choose()
 
 
+def test_a_net_without_a_gradient_is_left_to_training(monkeypatch):
+    frozen = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)).requires_grad_(False)
+    monkeypatch.setattr(threads, "make_net", lambda recipe: frozen)
+    assert choose()[0] >= 1
+
+
 @pytest.mark.parametrize("name", ["assignment", "fast", "faster", "views"])
 def test_trials_are_real_steps_and_leave_random_numbers_alone(machine, name):
     before = torch.get_rng_state()
