@@ -80,15 +80,12 @@ def _plot_runs(runs: Runs, others: list[History], value: str, ax: Axes | None) -
     ax.set_title(f"Test {value.removeprefix('test_')} on {describe(next(iter(runs.values())))}")
     for number, run in enumerate(others, 1):
         style = {"color": ("0.45", "0.7")[number % 2], "linestyle": ("-", "--")[number % 2]}
-        ax.plot(*over_epochs(run, value), label=f"the author's run {number}", **style)
+        values = [getattr(epoch, value) for epoch in run]
+        ax.plot(range(1, len(run) + 1), values, label=f"the author's run {number}", **style)
     for (name, run), color in zip(runs.items(), itertools.cycle(COLORS)):
-        ax.plot(*over_epochs(run, value), ".-", color=color, label=name)
+        values = [getattr(epoch, value) for epoch in run]
+        ax.plot(range(1, len(run) + 1), values, ".-", color=color, label=name)
     return ax
-
-
-def over_epochs(run: History, value: str) -> tuple[list[int], list[float]]:
-    """The numbers of a run's epochs, from 1, and a `value` of each, such as "accuracy"."""
-    return [epoch.epoch for epoch in run], [getattr(epoch, value) for epoch in run]
 
 
 def _label(ax: Axes, ylabel: str) -> Axes:

@@ -43,7 +43,7 @@ class Recipe:
     learning_rate: float = _field(POSITIVE, "step size; the peak of the schedule")
     momentum: float = _field(BELOW_ONE, "share of the last step that carries on, with sgd", 0.9)
     optimizer: str = _field(_one_of("sgd", "adam"), "how a step follows from the gradient", "sgd")
-    net: str = _field(NET, "one of NETS", "assignment")
+    net: str = _field(NET, "by its name, or your own by its import path", "assignment")
     crop: int = _field(CROP, "pixels: the rim is mostly empty; 24 saves a quarter of the work", 28)
     nesterov: bool = _field(FLAG, "momentum that looks ahead", False)
     weight_decay: float = _field(NOT_NEGATIVE, "L2 penalty: pulls weights towards zero", 0.0)
@@ -187,7 +187,7 @@ def recipe_table(recipe: Recipe) -> Table:
     check_recipe(recipe)
     rows = [
         {
-            "": field.name.replace("_", " "),
+            "": field.name,
             "the assignment": f"{getattr(RECIPES['assignment'], field.name)}",
             recipe.name: f"{getattr(recipe, field.name)}",
             "why": field.metadata["reason"],

@@ -108,10 +108,10 @@ def saliency(net: nn.Module, images: Tensor) -> Tensor:
     """
     images = as_images(images).to(evaluation.device_of(net))
     logits = evaluation.are_logits(evaluation.scores(net, images))
-    answer = evaluation.log_probabilities(net, logits)
     inputs = normalize(images).requires_grad_()
     with evaluation.in_mode(net, training=False), torch.enable_grad():
-        best = answer(inputs).max(dim=1).values.sum()
+        output = net(inputs).log_softmax(dim=1) if logits else net(inputs)
+        best = output.max(dim=1).values.sum()
         slope = torch.autograd.grad(best, inputs)[0].squeeze(1).abs().cpu()
     return slope / slope.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
 

@@ -1,4 +1,4 @@
-"""Pictures of digits: grids, augmentation, receptive fields and what a net gets wrong.
+"""Pictures of digits: grids, and what a net gets wrong.
 
 Each draws on `ax`, or on a new figure, and returns the axes; `of` names the images in the title.
 """
@@ -11,12 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from ..augment import augment, denormalize, random_affine
 from ..base.arrays import as_labels
 from ..base.errors import check_whole
 from ..curves import COLORS, axes
-from ..recipe import Recipe
-from .layers import LayerTable
 
 LABEL = {"color": COLORS[0], "fontsize": 11, "weight": "bold"}
 CENTRED = {"ha": "center", "va": "center"}
@@ -31,68 +28,6 @@ def plot_digits(
     for place, label in enumerate(labels.tolist()):
         left, top = _corner(place, columns)
         ax.text(left, top, label, va="top", **LABEL)
-    return ax
-
-
-def plot_hard(images: Tensor, labels: Tensor, losses: Tensor, ax: Axes | None = None) -> Axes:
-    """The first 24 images (N, 28, 28) and, below them, the 24 with the highest losses (N,)."""
-    count = min(24, len(losses))
-    chosen = torch.cat([torch.arange(count), losses.cpu().topk(count).indices])
-    ax = plot_digits(images[chosen], labels[chosen], columns=-(-count // 2), ax=ax)
-    ax.axhline(55.5, color=COLORS[1], linewidth=2)
-    ax.set_title(f"any {count} training digits; below the line, those with the highest loss")
-    return ax
-
-
-def plot_augmented(images: Tensor, recipe: Recipe, seed: int = 0, ax: Axes | None = None) -> Axes:
-    """A row per image (N, 28, 28): the original, then eleven random augmentations."""
-    digits = images.repeat_interleave(12, dim=0)
-    moves = random_affine(len(digits), recipe, torch.Generator().manual_seed(seed))
-    moves[::12] = 0  # the first in each row is the original
-    ax = tiles(denormalize(augment(digits, moves, recipe, side=28)), 12, ax, "")
-    margin = (28 - recipe.crop) / 2  # around the square: the part that the recipe's net sees
-    for place in range(len(digits)):
-        left, top = _corner(place, 12)
-        frame(ax, left + margin, top + margin, recipe.crop, linestyle=":", linewidth=1)
-    moved = f"shifted {recipe.shift:g} px, resized {recipe.scale:.0%}"
-    seen = f"then as {recipe.name} sees it: turned up to {recipe.rotation:g}°, {moved}"
-    ax.set_title(f"each digit as it is, {seen}", fontsize=10)
-    return ax
-
-
-def plot_receptive_fields(layers: LayerTable, image: Tensor, ax: Axes | None = None) -> Axes:
-    """The layers' receptive fields, as nested squares around the middle of an image (28, 28)."""
-    ax = tiles(image[None], 1, ax or axes(4.5), "What one output of each layer sees")
-    ax.get_images()[0].set_alpha(0.3)  # so that the squares stand out from the ink
-    names = {layer.receptive_field: layer.name for layer in reversed(layers)}  # the first wins
-    edge = max(28, *names) / 2
-    line = {"arrowstyle": "-", "color": "0.5", "shrinkB": 0}
-    squares = sorted([*names.items(), (28, "the image")], reverse=True)
-    for row, (side, name) in enumerate(squares):
-        style = {"edgecolor": "black", "linestyle": ":"} if name == "the image" else {}
-        frame(ax, 14 - side / 2, 14 - side / 2, side, **style)
-        corner, beside = (13.5 + side / 2, 13.5 - side / 2), (17 + edge, 13.5 - edge + 2.4 * row)
-        text = f"{name}: {side} x {side}"
-        ax.annotate(text, corner, beside, va="center", fontsize=11, arrowprops=line)
-    ax.set(xlim=(13 - edge, 31 + edge), ylim=(14 + edge, 13 - edge))
-    return ax
-
-
-def plot_confusion(
-    labels: Tensor, predictions: Tensor, of: str = "MNIST", ax: Axes | None = None
-) -> Axes:
-    """Confusion matrix of labels and predictions (N,); only mistakes are coloured."""
-    ax = ax or axes(5.6)
-    true, predicted = (as_labels(answers, len(labels)).cpu() for answers in (labels, predictions))
-    counts = torch.bincount(10 * true + predicted, minlength=100).view(10, 10)
-    mistakes = counts.clone().fill_diagonal_(0)
-    ax.imshow(mistakes.numpy(), cmap="Reds")
-    for true, predicted in counts.nonzero().tolist():
-        strong = mistakes[true, predicted] > 0.6 * mistakes.max()
-        color = "white" if strong else "0.4" if true == predicted else "black"
-        ax.text(predicted, true, counts[true, predicted].item(), color=color, **CENTRED)
-    ax.set_title(f"{mistakes.sum().item()} mistakes in {len(labels):,} test images of {of}")
-    ax.set(xlabel="predicted", ylabel="true", xticks=range(10), yticks=range(10))
     return ax
 
 

@@ -19,7 +19,7 @@ RESAMPLES = 400  # of the seeds, for an interval
 def luck_table(studies: dict[str, list[History]]) -> Table:
     """Where the luck sits, a row for each study of one recipe's seeds.
 
-    The mean of the last epochs, on the test set and, if recorded, on held-out training images; the
+    The mean of each run's last epochs, and accuracy on held-out training images, if recorded; the
     standard deviations (points) from epoch to epoch and from seed to seed; what choosing the best
     epoch adds to the last (points, ± standard error); and the chance that a seed's run shows
     99.44% at some epoch, and that it ends there, with 95% intervals from resampled seeds.
@@ -39,16 +39,17 @@ def luck_table(studies: dict[str, list[History]]) -> Table:
         draw = random.Random(0).choices
         drawn = [_luck(draw(runs, k=len(runs)), last)[3:] for _ in range(RESAMPLES)]
         intervals = [statistics.quantiles(values, n=40) for values in zip(*drawn, strict=True)]
-        texts = [
-            f"{chance:.2f} ({interval[0]:.2f} to {interval[-1]:.2f})"
+        found = [
+            [f"{v:.2f}" if v < 0.995 else ">0.99" for v in (chance, interval[0], interval[-1])]
             for chance, interval in zip(chances, intervals, strict=True)
         ]
+        texts = ["{} ({} to {})".format(*values) for values in found]
         folds = held_out().get(recipe)
         rows.append(
             {
                 "recipe": name,
                 "seeds": str(len(runs)),
-                "last epochs, %": f"{level:.2f}",
+                "late epochs, %": f"{level:.2f}",
                 "held out, %": f"{statistics.fmean(folds.values()):.2f}" if folds else "",
                 "sd over epochs": f"{epoch_sd:.3f}",
                 "sd over seeds": f"{seed_sd:.3f}",

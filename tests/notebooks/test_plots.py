@@ -8,7 +8,8 @@ import plots
 import pytest
 import torch
 
-from mnist_lib import curves, get_recipe, logged_runs
+from mnist_lib import Net, curves, get_recipe, layer_table, logged_runs
+from tests.figures.test_pictures import texts, tile
 from tests.test_history import make
 
 HISTORY = make(9900, 9950, 9940)
@@ -135,3 +136,44 @@ def test_ax_is_optional_and_nothing_is_shown(ax, monkeypatch):
     drawn = curves.plot_loss({"this run": HISTORY})
     assert ax is not drawn is plt.gca()
     plt.close(drawn.figure)
+
+
+def test_the_hardest_are_below_the_line(ax, sample):
+    images, labels = sample.train_images[:60], sample.train_labels[:60]
+    plots.plot_hard(images, labels, torch.arange(60.0), ax)
+    assert torch.equal(tile(ax, 0, 0), images[0])
+    assert torch.equal(tile(ax, 2, 0), images[59])
+    assert texts(ax)[24:26] == [str(labels[59].item()), str(labels[58].item())]
+
+
+def test_few_digits_stand_in_two_rows_of_each_kind(ax, sample):
+    plots.plot_hard(sample.train_images[:10], sample.train_labels[:10], torch.arange(10.0), ax)
+    assert torch.equal(tile(ax, 2, 0), sample.train_images[9])
+    assert "any 10 training digits" in ax.get_title()
+
+
+def test_receptive_fields_are_squares_around_the_middle(ax, sample):
+    plots.plot_receptive_fields(layer_table(Net()), sample.train_images[0], ax)
+    sides = [32, 28, 24, 16, 14, 10, 6, 5, 3]
+    assert [square.get_width() for square in ax.patches] == sides
+    assert {square.get_x() + square.get_width() / 2 for square in ax.patches} == {13.5}
+    assert texts(ax)[:2] == ["conv6: 32 x 32", "the image: 28 x 28"]
+    assert [square.get_linestyle() for square in ax.patches].index(":") == 1
+
+
+def test_confusion_counts(ax):
+    labels, predictions = torch.tensor([0, 0, 0, 7, 9]), torch.tensor([0, 0, 6, 7, 4])
+    plots.plot_confusion(labels, predictions, "the SAMPLE", ax)
+    drawn = {text.get_position(): text.get_text() for text in ax.texts}
+    assert drawn == {(0, 0): "2", (6, 0): "1", (7, 7): "1", (4, 9): "1"}
+    assert ax.get_title() == "2 mistakes in 5 test images of the SAMPLE"
+
+
+def test_augmented_digits_begin_as_they_are(ax, sample):
+    recipe = get_recipe("fast")
+    plots.plot_augmented(sample.train_images[:2], recipe, ax=ax)
+    for row in (0, 1):
+        assert (tile(ax, row, 0).int() - sample.train_images[row].int()).abs().max() <= 1
+        assert not torch.equal(tile(ax, row, 1), tile(ax, row, 0))
+    square = ax.patches[13]
+    assert (square.get_width(), square.get_xy()) == (24, (28 + 1.5, 28 + 1.5))
