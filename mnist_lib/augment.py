@@ -1,9 +1,9 @@
 """How an image reaches the net: normalised, randomly moved in training, seen in four views.
 
-A net's input is always (pixel / 255 - 0.1307) / 0.3081; `Rescaled` brings a net of another scale.
+A net's input is always (pixel / 255 - 0.1307) / 0.3081; wrap a net of another scale in `Rescaled`.
 
 A `recipe` may be any object with the fields used here. If you add a motion, draw its numbers after
-those of `random_affine`, only for recipes that use it: the others' random numbers then stay.
+those of `random_affine`, and only for recipes that use it, so that the others' stay.
 """
 
 import math
@@ -34,7 +34,7 @@ def denormalize(inputs: Tensor) -> Tensor:
 
 
 def _as_bytes(images) -> Tensor:
-    """Images as `as_images` takes them, as uint8 (N, H, W); what is that already is not checked."""
+    """Images as uint8 (N, H, W): unchecked if they already are, else as `as_images` makes them."""
     ready = isinstance(images, Tensor) and images.dtype == torch.uint8 and images.dim() == 3
     return images if ready else as_images(images)
 
@@ -45,9 +45,8 @@ def _standardize(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor
 
 def random_affine(count: int, recipe, generator: torch.Generator) -> Tensor:
     """Random moves for `augment`: uniform in -1..1, (count, 4), a column for each of MOVES."""
-    columns = len(MOVES) if recipe.augments else 0  # else nothing is drawn: (count, 0)
-    single = {"dtype": torch.float32, "device": "cpu"}
-    return 2 * torch.rand(count, columns, generator=generator, **single) - 1
+    shape = (count, len(MOVES) if recipe.augments else 0)  # nothing is drawn for (count, 0)
+    return 2 * torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") - 1
 
 
 def augment(images: Tensor, moves: Tensor, recipe, side: int | None = None) -> Tensor:
@@ -116,8 +115,8 @@ class Rescaled(nn.Module):
 
     def __init__(self, net: nn.Module, mean: float, std: float):
         super().__init__()
-        parts = net.modules() if isinstance(net, nn.Module) else [self]
-        bare = not any(isinstance(part, Rescaled) for part in parts)
+        is_net = isinstance(net, nn.Module)
+        bare = is_net and not any(isinstance(part, Rescaled) for part in net.modules())
         check("net", net, bare, "a torch.nn.Module, and not in Rescaled yet")
         check("mean", mean, is_finite(mean), "a number, of pixels from 0 to 1")
         check("std", std, is_finite(std) and std != 0, "a number other than 0")

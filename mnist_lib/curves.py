@@ -6,7 +6,6 @@ A plot takes data and an optional `ax`, and returns the `ax`. `import mnist_lib`
 import base64
 import html
 import io
-import itertools
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -20,7 +19,6 @@ COLORS = ("#004488", "#BB5566", "#DDAA33", "#6699CC")
 THIS, GREY = COLORS[0], "0.4"
 DOTTED = {"color": "black", "linestyle": ":", "linewidth": 1.2}
 GOAL = {"label": f"target, {TARGET / 100}%", **DOTTED}
-Runs = dict[str, History]  # by the name that a legend gives them
 
 
 def axes(height: float = 3.8) -> Axes:
@@ -44,47 +42,45 @@ def show(drawn: Axes | Figure, alt: str) -> None:
 def plot_curves(history: History, others: list[History] = ()) -> Figure:
     """Accuracy and loss of a run over epochs, side by side, over the author's runs."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.8), layout="constrained")
-    plot_accuracy({"this run": history}, others, left)
-    plot_loss({"this run": history}, others, right)
+    plot_accuracy(history, others, left)
+    plot_loss(history, others, right)
     return figure
 
 
-def plot_accuracy(runs: Runs, others: list[History] = (), ax: Axes | None = None) -> Axes:
+def plot_accuracy(history: History, others: list[History] = (), ax: Axes | None = None) -> Axes:
     """Test accuracy (%) over epochs, best and last marked, 99.44% dotted; the `others` are grey.
 
     The axis may cut off the first two epochs, where they lie below the later ones.
     """
-    ax = _plot_runs(runs, others, "accuracy", ax)
-    for run, color in zip(runs.values(), itertools.cycle(COLORS)):
-        style = {"color": color, "markersize": 12, "markerfacecolor": "none"}
-        for word, epoch, mark in (("best", run.best, "*"), ("last", run.final, "o")):
-            ax.plot(epoch.epoch, epoch.accuracy, mark, label=f"{word} {epoch.score}", **style)
+    ax = _plot_runs(history, others, "accuracy", ax)
+    style = {"color": THIS, "markersize": 12, "markerfacecolor": "none"}
+    for word, epoch, mark in (("best", history.best, "*"), ("last", history.final, "o")):
+        ax.plot(epoch.epoch, epoch.accuracy, mark, label=f"{word} {epoch.score}", **style)
     ax.axhline(TARGET / 100, **GOAL)
-    later = [epoch.accuracy for run in (*runs.values(), *others) for epoch in run.epochs[2:]]
+    later = [epoch.accuracy for run in (history, *others) for epoch in run.epochs[2:]]
     if later and min(later) < TARGET / 100:
         ax.set_ylim(bottom=min(later) - 0.1)
     return _label(ax, "test accuracy (%)")
 
 
-def plot_loss(runs: Runs, others: list[History] = (), ax: Axes | None = None) -> Axes:
-    """Mean test loss (nats, log scale) of runs over epochs, over that of the `others`."""
-    ax = _plot_runs(runs, others, "test_loss", ax)
+def plot_loss(history: History, others: list[History] = (), ax: Axes | None = None) -> Axes:
+    """Mean test loss (nats, log scale) of a run over epochs, over that of the `others`."""
+    ax = _plot_runs(history, others, "test_loss", ax)
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("{x:g}")
     return _label(ax, "test loss (nats)")
 
 
-def _plot_runs(runs: Runs, others: list[History], value: str, ax: Axes | None) -> Axes:
+def _plot_runs(history: History, others: list[History], value: str, ax: Axes | None) -> Axes:
     ax = ax or axes()
-    ax.set_title(f"Test {value.removeprefix('test_')} on {describe(next(iter(runs.values())))}")
+    ax.set_title(f"Test {value.removeprefix('test_')} on {describe(history)}")
     for number, run in enumerate(others, 1):
         style = {"color": ("0.45", "0.7")[number % 2], "linestyle": ("-", "--")[number % 2]}
         values = [getattr(epoch, value) for epoch in run]
         ax.plot(range(1, len(run) + 1), values, label=f"the author's run {number}", **style)
-    for (name, run), color in zip(runs.items(), itertools.cycle(COLORS)):
-        values = [getattr(epoch, value) for epoch in run]
-        ax.plot(range(1, len(run) + 1), values, ".-", color=color, label=name)
+    values = [getattr(epoch, value) for epoch in history]
+    ax.plot(range(1, len(history) + 1), values, ".-", color=THIS, label="this run")
     return ax
 
 

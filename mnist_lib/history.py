@@ -92,7 +92,7 @@ class History:
             return None
 
     @property
-    def places(self) -> list[dict]:
+    def environments(self) -> list[dict]:
         """Where the run was made: its record, and an entry for each environment it resumed in."""
         return [self.record, *(self.record.get("resumed") or [])]
 
@@ -131,7 +131,7 @@ class History:
         return -(-correct_of_10000 * self.images // 10_000)
 
     @property
-    def reached(self) -> bool:
+    def ends_at_target(self) -> bool:
         """Whether the run ends at 99.44% or more."""
         return self.final.correct >= self.same_share(TARGET)
 
@@ -165,8 +165,7 @@ class History:
 
 def _as_json(value):
     """Numpy's numbers and paths, which JSON lacks."""
-    number = plain(value)
-    return str(value) if number is value else number
+    return plain(value) if is_finite(value) else str(value)
 
 
 def check_history(history) -> None:
@@ -176,7 +175,7 @@ def check_history(history) -> None:
 
 
 def check_histories(name: str, runs) -> None:
-    """Raise ParameterError, naming the parameter, unless `runs` is a list with a History."""
+    """Raise ParameterError, naming the parameter, unless `runs` is a list of Histories."""
     holds = isinstance(runs, list | tuple) and runs and all(isinstance(r, History) for r in runs)
     check(name, runs, bool(holds), "a list of at least one History, as load_study returns")
 
@@ -187,7 +186,7 @@ def save_history(path: Path, history: History) -> None:
 
 
 def load_history(path: str | os.PathLike) -> History:
-    """Read a history.json or a run folder's: RunError if unreadable, DataError if not a history."""
+    """Read a history.json, or that of a folder; RunError if unreadable, DataError if no history."""
     path = as_path("path", path)
     if path.is_dir():
         path /= HISTORY
@@ -196,21 +195,25 @@ def load_history(path: str | os.PathLike) -> History:
 
 def load_study(path: str | os.PathLike) -> list[History]:
     """Read a study's runs, a line each; skips blank or repeated lines and a last one cut short."""
-    path, runs, skipped = as_path("path", path), {}, []
+    path, runs, seen, skipped = as_path("path", path), [], set(), []
     *lines, last = read_text(path).split("\n")
     if last and not cut_short(last):
         lines.append(last)
     for number, line in enumerate(lines, 1):
-        if line := line.strip(BLANK):
-            run = History.from_json(line, f"{path}, line {number}")
-            record = run.record | {"memory": None if "seed" in run.record else number}
-            losses = [epoch.test_loss for epoch in run]
-            if runs.setdefault(repr((run.source, run.images, record, losses)), run) is run:
-                continue
-        skipped.append(f"line {number} ({'a run of an earlier line' if line else 'blank'})")
+        if not (line := line.strip(BLANK)):
+            skipped.append(f"line {number} (blank)")
+            continue
+        run = History.from_json(line, f"{path}, line {number}")
+        losses = [epoch.test_loss for epoch in run]
+        key = repr((run.source, run.images, run.record | {"memory": None}, losses))
+        if "seed" in run.record and key in seen:  # only its seconds and memory may differ
+            skipped.append(f"line {number} (a run of an earlier line)")
+        else:
+            seen.add(key)
+            runs.append(run)
     if skipped:
         print_once(f"{path}, {len(skipped)} skipped: {', '.join(skipped[:5])}", file=sys.stderr)
-    return list(runs.values())
+    return runs
 
 
 def describe(history: History) -> str:
@@ -251,7 +254,7 @@ def summary(histories: list[History]) -> str:
         "best epoch (chosen on the test set)": [history.best.accuracy for history in histories],
         "seconds of training": [history.seconds for history in histories],
     }
-    reached = sum(history.reached for history in histories)
+    reached = sum(history.ends_at_target for history in histories)
     kinds = "seeds" if len({(h.recipe, h.source) for h in histories}) == 1 else "runs of many kinds"
     head = f"{len(histories)} {kinds}, {reached} with at least {TARGET / 100}% at the last epoch"
     return "\n".join([head, *(f"{name:36} {mean_and_sd(v)}" for name, v in rows.items())])

@@ -16,7 +16,7 @@ REFRESHES = 10  # of the loss beside the bar, per epoch; only on the CPU, where 
 
 
 class Progress:
-    """One epoch of training as it goes: clock, bar and losses. A context for the epoch's steps.
+    """One epoch's clock, progress bar and losses: a context manager around its steps.
 
     Raises RunError for a loss that is not finite: on the CPU at once, elsewhere when the epoch
     ends, since reading a loss would make the device wait. `verbose` shows the bar on stderr.
@@ -29,12 +29,12 @@ class Progress:
         self._steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __enter__(self):
-        self._start = time.perf_counter()  # never set back, and stops while the machine sleeps
+        self._start = time.perf_counter()  # setting the clock changes nothing
         self._bar = make_bar(self.verbose, desc=self._title, total=self.batches, mininterval=1)
         return self
 
     def describe(self, what: str) -> None:
-        """Show beside the bar what happens now."""
+        """Show beside the bar what is happening now."""
         self._bar.set_description(f"{self._title}, {what}")
 
     def step(self, loss: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> None:
@@ -46,7 +46,7 @@ class Progress:
             self._check(loss.item(), batch_id, "loss")
             if self.verbose and batch_id % (self.batches // REFRESHES + 1) == 0:
                 self._show_loss(loss.item(), batch_id)
-        if batch_id + 1 < self.batches:  # full only once it shows the last batch's loss
+        if batch_id + 1 < self.batches:  # the last batch fills the bar, in __exit__, with its loss
             self._bar.update()
 
     def __exit__(self, kind, error, trace):
@@ -63,8 +63,8 @@ class Progress:
                 for batch_id, loss in enumerate(self.losses):
                     self._check(loss, batch_id, "loss")
 
-    def epoch(self, test_loss: float, correct: int, images: int) -> Epoch:
-        """The epoch with its test result, whose line is printed if `verbose`."""
+    def report(self, test_loss: float, correct: int, images: int) -> Epoch:
+        """The epoch with its test result; prints the test line if `verbose`."""
         self._check(test_loss, self.batches - 1, "test loss after it")
         trained = (self.losses[-1], self.batches, self.seconds, self.train_correct)
         epoch = Epoch(self.number, images, correct, test_loss, *trained)
@@ -83,7 +83,7 @@ class Progress:
 
 
 def make_bar(verbose: bool = True, **options) -> tqdm:
-    """A bar on stderr, if there is one, also on a terminal of size 0 x 0."""
+    """A progress bar on stderr, hidden if there is none; works on a terminal of size 0 x 0."""
     bar = tqdm(file=sys.stderr, disable=not verbose or sys.stderr is None, **options)
     if not bar.disable and min(bar.ncols or 0, bar.nrows or 0) < 1:  # no size is known
         bar.ncols = bar.nrows = None
@@ -106,13 +106,13 @@ def test_line(epoch: Epoch) -> str:
 def format_log(history: History) -> str:
     """A run as text in the assignment's format; `parse_log` reads it back."""
     check_history(history)
-    # Numbers show that epochs of other lengths are the same run's.
+    # Epochs of different lengths are numbered, so that `parse_log` takes them for one run.
     of = len(history) if len({epoch.batches for epoch in history}) > 1 else None
     return "\n".join(f"{train_line(epoch, of)}\n{test_line(epoch)}\n" for epoch in history)
 
 
 def print_again(epochs: list[Epoch], recipe: Recipe, folder: Path | None, verbose: bool) -> None:
-    """Say that a run resumes, if it does, and show its epochs so far: the log is then whole."""
+    """If a run resumes, say so and print its epochs so far again: the log is then complete."""
     if not epochs or not verbose:
         return
     done = f"{folder} holds the run's {len(epochs)} epochs of {recipe.epochs}"

@@ -81,7 +81,8 @@ def middle(x: torch.Tensor, size: int) -> torch.Tensor:
 
 def for_cpu(x: torch.Tensor) -> torch.Tensor:
     """`x` in the memory layout of oneDNN's faster convolutions, if it is on the CPU."""
-    # Only after the first batch norm: on its 8 channels, two threads would write to one cache line.
+    # FastNet and SmallNet call it after their first batch norm: on so few channels, threads would
+    # write to one cache line.
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
@@ -92,9 +93,9 @@ def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.T
     usual = isinstance(norm, nn.BatchNorm2d) and norm.momentum and norm.track_running_stats
     if not (norm.training and usual) or conv.bias is None or any(hooks):
         return norm(conv(x))
-    # Batch norm subtracts the bias again, whose gradient, zero up to rounding, takes oneDNN nearly
-    # as long as the weights'. Only the running mean, which evaluation uses, needs it.
+    # Batch norm subtracts the bias again. The bias's gradient is zero up to rounding, yet costs
+    # oneDNN nearly as much as the weights'. Only the running mean, for evaluation, needs the bias.
     x = norm(conv._conv_forward(x, conv.weight, None))
-    # .data: the backward pass saves the running mean, though training never reads it.
+    # .data hides this from autograd, which saved the running mean but never reads it in training.
     norm.running_mean.data.add_(conv.bias.data, alpha=norm.momentum)
     return x

@@ -16,7 +16,7 @@ def _one_of(*choices: str) -> tuple:
     return lambda v: isinstance(v, str) and v in choices, f"one of {', '.join(choices)}"
 
 
-# What a field may be: the test of it, and how a message says so.
+# The limit of a field: a test, and the words for it in an error message.
 WHOLE = (lambda v: is_whole(v) and v >= 1, "a whole number of at least 1")
 POSITIVE = (lambda v: is_finite(v) and v > 0, "a number above 0")
 NOT_NEGATIVE = (lambda v: is_finite(v) and v >= 0, "a number of at least 0")
@@ -75,7 +75,7 @@ class Recipe:
         return bool(self.rotation or self.shift or self.scale)
 
     def for_source(self, source: str) -> "Recipe":
-        """The recipe as it trains on data of this `source`: the sample is seen whole each epoch."""
+        """The recipe as used on this `source`: on the sample, every epoch takes all images."""
         # A share of its 4,000 images is too few to learn from.
         return dataclasses.replace(self, first=1.0, hardest=1.0) if source == "sample" else self
 
@@ -122,7 +122,7 @@ RECIPES = {
 def get_recipe(name: str | None = None, changes: str = "", /, **overrides) -> Recipe:
     """The recipe called `name`, or `assignment`, with changes such as "epochs=1 rotation=0".
 
-    The `overrides` that are not None change it, too. `import_net` imports a net of your own.
+    `overrides` are changes, too; None leaves a field as it is. Your own net is imported.
     """
     name = "assignment" if name is None else name
     check("recipe", name, isinstance(name, str) and name in RECIPES, f"one of {', '.join(RECIPES)}")
@@ -131,9 +131,11 @@ def get_recipe(name: str | None = None, changes: str = "", /, **overrides) -> Re
     if unknown := [name for name in changed | overrides if name not in known]:
         hint = f"{nearest(unknown[0], known)}; it has {', '.join(known)}"
         raise ParameterError(f"a recipe has no field {unknown[0]!r}{hint}")
-    for key, value in overrides.items():
-        if value is not None and changed.setdefault(key, value) != value:
+    given = {key: value for key, value in overrides.items() if value is not None}
+    for key, value in given.items():
+        if key in changed and changed[key] != value:
             raise ParameterError(f"{key} is {changed[key]} in the changes, {value} beside them")
+    changed = given | changed
     if isinstance(net := changed.get("net"), str) and "." in net and ":" not in net:
         raise ParameterError(f"net {net}: did you mean {':'.join(net.rsplit('.', 1))!r}")
     recipe = dataclasses.replace(RECIPES[name], **changed)
@@ -177,7 +179,7 @@ def differences(theirs: dict, ours: dict) -> list[str]:
     theirs, ours = defaults | theirs, defaults | ours
     return [
         f"{name} is {theirs.get(name, 'unknown')} there, {ours.get(name, 'unknown')} here"
-        for name in dict.fromkeys((*ours, *theirs))
+        for name in ours | theirs
         if theirs.get(name) != ours.get(name)
     ]
 

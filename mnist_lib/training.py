@@ -75,8 +75,8 @@ def train(
                     average.update()
                     sampler.update(batch, output, targets)
                     progress.step(loss, output, targets)
-            loss, correct = evaluate(average.net, data, bounded=True)
-            epochs.append(progress.epoch(loss, correct, len(data.test_images)))
+            test_loss, correct = evaluate(average.net, data, bounded=True)
+            epochs.append(progress.report(test_loss, correct, len(data.test_images)))
             return_freed_memory()
             checkpoints.save(History(tuple(epochs), data.source, checkpoints.record))
     net.eval()
@@ -102,9 +102,10 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.Adam(net.parameters(), **values)
     momentum = {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
     optimizer = torch.optim.SGD(net.parameters(), **momentum, **values)
-    for weights in net.parameters() if recipe.momentum else ():
-        # The fused kernel fails where some have one and others not, as before a first gradient.
-        optimizer.state[weights]["momentum_buffer"] = torch.zeros_like(weights)
+    if recipe.momentum:
+        # The fused kernel wants buffers of all or none, and some first gradients may come late.
+        for weights in net.parameters():
+            optimizer.state[weights]["momentum_buffer"] = torch.zeros_like(weights)
     return optimizer
 
 
@@ -176,7 +177,7 @@ class HardExamples(nn.Module):
     """
 
     def __init__(self, count: int, recipe: Recipe, device: torch.device):
-        super().__init__()  # a module, for a checkpoint of its buffer
+        super().__init__()  # a module, so that a checkpoint can save its buffer
         self.count, self.recipe, self.device = count, recipe, device
         scored = count if recipe.hardest < 1 else 0
         losses = torch.full((scored,), torch.inf, dtype=torch.float32, device=device)

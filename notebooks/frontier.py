@@ -61,7 +61,7 @@ def table() -> str:
                 "lowest": f"{min(last):.2f}",
                 "best epochs %": mean_and_sd(run.best.accuracy for run in runs),
                 "end at 99.44% or more": count_and_interval(
-                    sum(run.reached for run in runs), len(runs)
+                    sum(run.ends_at_target for run in runs), len(runs)
                 ),
                 "core-hours": f"{hours:.1f}",
                 "MB a process": f"{max(run.record['memory'] for run in runs):.0f}",

@@ -47,7 +47,7 @@ def plot_luck(
             mark, size = ("*", 13) if run is this else ("o", 5)
             ax.plot(last, height, mark, color=THIS, markersize=size)
     ax.axvline(TARGET / 100, **GOAL)
-    ended = [f"{sum(run.reached for run in runs)} of {len(runs)}" for runs in rows.values()]
+    ended = [f"{sum(run.ends_at_target for run in runs)} of {len(runs)}" for runs in rows.values()]
     texts = [f"{name}\n{count} end there" for name, count in zip(rows, ended, strict=True)]
     ax.set_yticks(range(len(rows)), texts)
     ax.set_ylim(len(rows) - 0.4, -1.1)

@@ -109,7 +109,9 @@ def _recipe_row(name: str, passes: float, runs: list[History], seconds: str = ""
         "held out %": "",
         "sd over epochs": "",
         "sd over seeds": "",
-        "end at 99.44% or more": count_and_interval(sum(run.reached for run in runs), len(runs)),
+        "end at 99.44% or more": count_and_interval(
+            sum(run.ends_at_target for run in runs), len(runs)
+        ),
         "touch it": count_and_interval(sum(run.touched for run in runs), len(runs)),
         "seconds": seconds,
     }
@@ -172,7 +174,7 @@ def ranks_table(runs: list[History], logged: list[History]) -> Table:
     A logged run's rank is its place among the seeds and itself: 1 if no seed is better.
     """
     adds = [run.best.accuracy - run.final.accuracy for run in runs]
-    touched, reached = sum(run.touched for run in runs), sum(run.reached for run in runs)
+    touched, reached = sum(run.touched for run in runs), sum(run.ends_at_target for run in runs)
     blank = {f"logged run {n}": "" for n in range(1, len(logged) + 1)}
     values = {
         "touch 99.44% at some epoch": count_and_interval(touched, len(runs)),

@@ -4,14 +4,14 @@ import argparse
 import sys
 
 from ..base.errors import MnistLibError, exit_in_a_sentence
-from ..runs.folder import pretrained, trained_recipes
+from ..runs.folder import pretrained, trained_names
 from .prepare import predict
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="mnist_lib.digits", description=__doc__)
     parser.add_argument("pictures", nargs="+", help="image files (PNG, JPEG, ...), one digit each")
-    names = f"{', '.join(trained_recipes())}, or the folder of a run"
+    names = f"{', '.join(trained_names())}, or the folder of a run"
     parser.add_argument("--weights", default="steady", help=f"of {names}; by default steady")
     failed = False
     with exit_in_a_sentence(parser.prog):

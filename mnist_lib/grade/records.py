@@ -99,7 +99,7 @@ def check_run(history: History) -> str:
     if any(record.get(name) != recorded[name] for name in ("recipe", "seed", "data")):
         return f"test images right, by epoch: {' '.join(str(epoch.correct) for epoch in history)}"
     where = ("machine", "threads", "torch")
-    exact = all(place.get(n) == recorded[n] for place in history.places for n in where)
+    exact = all(place.get(n) == recorded[n] for place in history.environments for n in where)
     lines = []
     for name, (figure, bound) in BOUNDS.items():
         expected, actual = figure(committed), figure(history)

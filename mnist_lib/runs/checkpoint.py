@@ -163,14 +163,14 @@ class Checkpoints:
                 module = torch.get_device_module(self.device)
                 module.set_rng_state(states[self.device.type], *self._which)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0]
             misfit = f"{path} does not fit this run's net and optimiser ({reason})"
             raise RunError(f"{misfit}: {OTHER}") from None
 
     def _resumed(self, history: History) -> dict:
         """The saved record, with a note if the run resumes in another environment."""
-        record, *resumed = history.places
-        places = (history.places[-1], self.record)
+        record, *resumed = history.environments
+        places = (history.environments[-1], self.record)
         old, new = ({name: p[name] for name in p if name not in NOT_WHERE} for p in places)
         if old == new or self._done == record["recipe"]["epochs"]:
             return record
@@ -197,7 +197,7 @@ def _epoch(path: Path) -> int:
 
 
 def _read(path: Path) -> tuple[History, dict]:
-    """A checkpoint's history, and all its values. Raises DataError if it is damaged."""
+    """A checkpoint's history, and all its values; DataError if damaged, RunError if unreadable."""
     try:
         content = read_bytes(path)
     except RunError as error:

@@ -79,7 +79,7 @@ def save_run(folder: str | os.PathLike, history: History, net: nn.Module) -> lis
     # Copies, since safetensors refuses tensors that share memory.
     tensors = unwrapped(net).state_dict().items()
     weights = {name: part.clone().contiguous() for name, part in tensors}
-    content = save(weights, {"crop": _view_of(net)})
+    content = save(weights, {"crop": _crop_and_scale(net)})
     with lock(folder):
         save_history(folder / HISTORY, history)
         write_file(folder / WEIGHTS, lambda path: path.write_bytes(content))
@@ -101,15 +101,16 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     content = read_bytes(path)
     # A zip file or an older pickle of torch. Safetensors is a length, which may be 0x80, and JSON.
     by_torch = content.startswith((b"PK", b"\x80")) and content[8:9] != b"{"
-    weights, metadata = (_parse_torch if by_torch else _parse_safetensors)(path, content)
-    crop, own_crop = metadata.get("crop"), _view_of(whole)
+    parse = _parse_torch if by_torch else _parse_safetensors
+    weights, metadata = parse(path, content)
+    crop, own_crop = metadata.get("crop"), _crop_and_scale(whole)
     if crop not in (None, own_crop):
         advice = "make it with make_net and the run's recipe, in Rescaled if there is a scale"
         raise RunError(f"{path} is for crop {crop}, and this net has crop {own_crop}: {advice}")
     own = net.state_dict()
-    for prefix in {name.removesuffix(next(iter(own))) for name in weights}:
-        if weights.keys() == {prefix + name for name in own}:  # saved from a net that held it
-            weights = {name: weights[prefix + name] for name in own}
+    prefix = min(weights, default="").removesuffix(min(own))
+    if weights.keys() == {prefix + name for name in own}:  # saved from a net that held it
+        weights = {name: weights[prefix + name] for name in own}
     for name in (*own, *weights):
         needed, found = (_describe(t[name]) if name in t else "none" for t in (own, weights))
         if needed != found:
@@ -119,8 +120,8 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     return whole
 
 
-def _view_of(net: nn.Module) -> str:
-    """What a net sees, which the shapes of its weights do not tell: its crop, and another scale."""
+def _crop_and_scale(net: nn.Module) -> str:
+    """What the weights' shapes do not tell: the net's crop and, if it is not MNIST's, its scale."""
     scale = scale_of(net)
     return str(crop_of(net)) if scale == (MEAN, STD) else f"{crop_of(net)}, scale {scale}"
 
@@ -131,7 +132,7 @@ def _describe(tensor: torch.Tensor) -> str:
     return f"{kind}{tuple(tensor.shape)}"
 
 
-def trained_recipes() -> list[str]:
+def trained_names() -> list[str]:
     """The recipes whose trained weights come with the library, and "distilled"."""
     return sorted(folder.name for folder in PRETRAINED.iterdir())
 
@@ -143,7 +144,7 @@ def pretrained(name: str | os.PathLike) -> nn.Module:
     not from the best: see `load_history(PRETRAINED / name)`. "distilled", chosen
     likewise, is the assignment's net, taught by wider ones: notebooks/scripts/distill.py.
     """
-    recipes = trained_recipes()
+    recipes = trained_names()
     folder = PRETRAINED / name if name in recipes else as_path("name", name)
     check("name", name, folder.is_dir(), f"one of {', '.join(recipes)}, or the folder of a run")
     recipe = load_history(folder).recipe
@@ -188,7 +189,8 @@ def _parse_torch(path: Path, content: bytes) -> tuple[dict, dict]:
     if isinstance(weights, dict):
         if "mnist_lib" in weights:
             raise RunError(f"{path} is a checkpoint of {UNFINISHED}")
-        weights = next(filter(_is_state_dict, map(weights.get, NESTED)), weights)
+        nested = [weights[name] for name in NESTED if _is_state_dict(weights.get(name))]
+        weights = nested[0] if nested else weights
     if not _is_state_dict(weights):
         raise RunError(f"{path} holds a {type(weights).__name__}, not a state_dict: {advice}")
     return weights, {}

@@ -1,4 +1,4 @@
-"""How many CPU threads a run uses: a pinned number, the run's earlier one, or the faster."""
+"""How many CPU threads a run uses: a pinned number, its earlier one, or whichever is faster."""
 
 import os
 import statistics
@@ -66,7 +66,7 @@ def _threads_before(folder: Path | None, recipe: Recipe, seed: int) -> int | Non
         return None
     own = run.record.get("recipe")
     same = run.record.get("seed") == seed and not differences(own, vars(recipe))
-    return run.places[-1].get("threads") if same else None
+    return run.environments[-1].get("threads") if same else None
 
 
 def step_seconds(recipe: Recipe, threads: int, most: float = torch.inf) -> float:

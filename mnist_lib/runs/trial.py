@@ -43,10 +43,10 @@ def make_record(net: nn.Module, data: MNIST, recipe: Recipe, seed: int) -> dict:
 
 
 def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
-    """A function from net's input to log-probabilities: the net, for scores with log_softmax.
+    """The function that training calls: the net, followed by log_softmax if it returns scores.
 
     Tries the net on a training batch first, and raises ParameterError if it cannot learn from it.
-    Warns on stderr of answers that it can learn from, but that are hardly intended.
+    Warns on stderr of outputs that can be trained on but are probably a mistake.
     """
     tried = data.test_images[: evaluation.TEST_BATCH]
     answers = evaluation.scores(net, torch.cat([tried, tried]))
@@ -61,8 +61,8 @@ def try_net(net: nn.Module, data: MNIST, recipe: Recipe) -> Callable:
     size, device = recipe.batch_size, evaluation.device_of(net)
     inputs = normalize(data.train_images[: min(size, evaluation.TEST_BATCH)].to(device))
     inputs = middle(inputs, evaluation.crop_of(net))  # as in training
-    counts = (recipe.epoch_images(e, len(data.train_images)) for e in (1, min(2, recipe.epochs)))
-    single = any(count % size == 1 % size for count in counts)
+    counts = (recipe.epoch_images(e, len(data.train_images)) for e in range(1, recipe.epochs + 1))
+    single = any((count - 1) % size == 0 for count in counts)  # a last batch of one image
     before = copy.deepcopy(net.state_dict())
     try:
         with evaluation.in_mode(net, training=True):

@@ -38,5 +38,5 @@ def _bits(run: History) -> list[tuple]:
 
 def _environment(run: History) -> str:
     names = {"machine": "", "device": "", "threads": "threads ", "torch": "torch "}
-    texts = (", ".join(f"{names[n]}{p.get(n, 'unknown')}" for n in names) for p in run.places)
+    texts = (", ".join(f"{names[n]}{p.get(n, 'unknown')}" for n in names) for p in run.environments)
     return "; then ".join(dict.fromkeys(texts))

@@ -15,6 +15,7 @@ process with the fastest published one. With --file, the rows are added to it as
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import statistics
@@ -215,9 +216,10 @@ def table(rows: list[dict]) -> str:
     return str(Table(lines, left=3))
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
-        raise argparse.ArgumentTypeError(f"must be whole numbers from 1 to 10**6, got {text!r}")
+def _whole(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or not least <= int(text) <= 10**6:
+        limits = f"must be whole numbers from {least} to 10**6"
+        raise argparse.ArgumentTypeError(f"{limits}, got {text!r}")
     return int(text)
 
 
@@ -228,7 +230,10 @@ def main() -> None:
     parser.add_argument("--threads", type=_whole, nargs="+", default=[1, 2], help="of the CPU")
     parser.add_argument("--batches", type=_whole, nargs="+", default=[32, 128, 512], help="sizes")
     parser.add_argument(
-        "--busy", type=int, nargs="+", help="time whole runs beside this many busy processes: 0 1 2"
+        "--busy",
+        type=functools.partial(_whole, least=0),
+        nargs="+",
+        help="time whole runs beside this many busy processes: 0 1 2",
     )
     parser.add_argument("--published", action="store_true", help="by turns with the fastest known")
     parser.add_argument("--file", type=Path, help="a .jsonl that the rows are added to")

@@ -28,8 +28,8 @@ import torch.nn.functional as F
 
 from mnist_lib import save_run, train
 from mnist_lib.augment import augment, denormalize, normalize, random_affine
-from mnist_lib.base.errors import DataError, exit_in_a_sentence
-from mnist_lib.base.files import append_line, write_file
+from mnist_lib.base.errors import DataError, check_whole, exit_in_a_sentence
+from mnist_lib.base.files import append_line, check_writable, write_file
 from mnist_lib.base.memory import keep_freed_memory, peak_memory, return_freed_memory
 from mnist_lib.data import FOLDS, MNIST, load_mnist
 from mnist_lib.evaluation import evaluate, infer
@@ -212,8 +212,8 @@ def distill(keep: Path, recipe: Recipe, seed: int, validation: bool) -> tuple[nn
                 scheduler.step()
                 average.update()
                 progress.step(loss, output, data.train_labels[batch])
-        loss, correct = evaluate(average.net, data)
-        epochs.append(progress.epoch(loss, correct, len(data.test_images)))
+        test_loss, correct = evaluate(average.net, data)
+        epochs.append(progress.report(test_loss, correct, len(data.test_images)))
         return_freed_memory()
     special = {"views": VIEWS, "temperature": TEMPERATURE, "teachers": names(groups)}
     record |= {"memory": peak_memory(), "distilled": special}
@@ -258,14 +258,18 @@ def main() -> None:
     given = parser.parse_args()
     if given.step == "students" and given.file is None:
         parser.error("students needs a FILE for their runs")
-    given.keep.mkdir(parents=True, exist_ok=True)
+    if given.part is not None and given.step == "students":
+        parser.error("students has no parts")
     torch.set_num_threads(1)
     with exit_in_a_sentence("distill"):
+        check_writable(given.keep)
         if given.step == "students":
             recipe = student_recipe(given.net)
             students(given.keep, given.file, recipe, given.seeds, given.validation)
         else:
             step, count = STEPS[given.step]
+            for part in given.part or ():
+                check_whole("--part", part, least=0, most=count - 1)
             step(given.keep, range(count) if given.part is None else given.part)
 
 

@@ -5,7 +5,9 @@ test digits, and some of these with ink around them, each prepared by `prepare` 
 resized to 28 x 28. Prints the rows and writes them to the library's own_digits.csv.
 """
 
+import argparse
 import csv
+import functools
 import io
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from sklearn.datasets import load_digits
 
 from mnist_lib import DataError, infer, load_mnist, prepare, pretrained
 from mnist_lib.base import machine
+from mnist_lib.base.errors import exit_in_a_sentence
 from mnist_lib.base.files import write_file
 from mnist_lib.grade import records
 
@@ -56,6 +59,7 @@ def of_fonts(*degrees: float) -> Pictures:
     return pictures
 
 
+@functools.cache
 def of_mnist() -> Pictures:
     """The 10,000 test digits themselves."""
     data = load_mnist(source="mnist")
@@ -137,6 +141,14 @@ def correct(pictures: Pictures, way, net) -> int:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser("own_digits", description=__doc__)
+    parser.parse_args()
+    with exit_in_a_sentence(parser.prog):
+        measure()
+
+
+def measure() -> None:
+    """Read all sets in both ways, and write the table that the library carries."""
     sets = {
         "by other hands, 8 x 8 (load_digits)": by_other_hands(),
         f"of {len(FONTS)} fonts, upright": of_fonts(0),

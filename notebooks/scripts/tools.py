@@ -23,7 +23,7 @@ from papermill.cli import papermill as papermill_command
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-from mnist_lib import check_run, load_history, pretrained
+from mnist_lib import check_run, load_history, load_mnist, pretrained
 from mnist_lib.base.errors import exit_in_a_sentence, nearest
 from mnist_lib.base.files import HISTORY, write_file
 from mnist_lib.digits import drawing
@@ -214,9 +214,9 @@ def record(root: Path = ROOT) -> Path:
     run, main = root / "runs" / "assignment-seed0", root / "notebooks" / NOTEBOOK.name
     notebook = nbformat.read(main, as_version=4)
     os.environ.pop("MNIST_RUNS", None)
-    shutil.rmtree(run, ignore_errors=True)  # train anew; with the sample there is none afterwards
+    load_mnist(source="mnist")  # or fail now, not after training on the sample
+    shutil.rmtree(run, ignore_errors=True)  # train anew
     execute(notebook)
-    # First of all, since there is no such run if MNIST was not found.
     shutil.copy(run / "history.json", RECORDS / "notebook.jsonl")
     report.write()
     # This cell compares the run with the recorded one, which it has just become.

@@ -9,10 +9,10 @@ stopped, it goes on when run again.
 KEEP is the folder that `distill.py` filled.
 """
 
+import argparse
 import json
 import shutil
 import statistics
-import sys
 from pathlib import Path
 
 import inside
@@ -23,6 +23,7 @@ from evidence import RECORDS, ROOT
 from mnist_lib import (
     MNIST,
     History,
+    RunError,
     infer,
     load_history,
     load_mnist,
@@ -30,6 +31,7 @@ from mnist_lib import (
     recorded_studies,
     save_run,
 )
+from mnist_lib.base.errors import exit_in_a_sentence
 from mnist_lib.base.files import HISTORY, WEIGHTS, write_file
 from mnist_lib.grade import records
 from mnist_lib.runs.folder import PRETRAINED
@@ -51,13 +53,13 @@ def counts(run: History) -> list[int]:
 
 
 def train_again(run: History) -> Path:
-    """The folder of a whole run like the recorded one. Ends the program if its counts differ."""
+    """The folder of a whole run like the recorded one. RunError if its counts differ."""
     folder = ROOT / "runs" / "weights" / f"{run.recipe.name}-seed{run.record['seed']}"
     net, history = job_of(run, folder).run()
     same = counts(history) == counts(run)
     print(f"{folder.name}: {history.final.score}, as recorded: {same}", flush=True)
     if not same:
-        sys.exit("this machine rounds otherwise than the records': nothing is written")
+        raise RunError("this machine rounds otherwise than the records': nothing is written")
     save_run(folder, history, net)
     return folder
 
@@ -78,19 +80,32 @@ def carry(folder: Path, name: str) -> None:
 
 
 def main() -> None:
-    if keep := sys.argv[1:]:
-        run = carried(recorded_studies()["distilled assignment"])
-        folder = student_folder(Path(*keep), run)
-        if counts(load_history(folder)) != counts(run):
-            sys.exit(f"{folder} is not the recorded run: nothing is written")
-        carry(folder, "distilled")
-        return
+    parser = argparse.ArgumentParser(
+        "weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("keep", type=Path, nargs="?", help="the folder that distill.py filled")
+    keep = parser.parse_args().keep
+    with exit_in_a_sentence(parser.prog):
+        of_distilled(keep) if keep else of_recipes()
+
+
+def of_distilled(keep: Path) -> None:
+    """Carry the distilled net from the folder that distill.py filled."""
+    run = carried(recorded_studies()["distilled assignment"])
+    folder = student_folder(keep, run)
+    if counts(load_history(folder)) != counts(run):
+        raise RunError(f"{folder} is not the recorded run: nothing is written")
+    carry(folder, "distilled")
+
+
+def of_recipes() -> None:
+    """Train the recorded seeds again; write each recipe's weights, and the seeds' mistakes."""
+    data = load_mnist(source="mnist")
     studies = {name: recorded_studies()[name] for name in ("assignment", *EVERY_SEED)}
     again = {name: train_again(carried(runs)) for name, runs in studies.items()}
+    folders = [train_again(run) for name in EVERY_SEED for run in studies[name]]
     for name, folder in again.items():
         carry(folder, name)
-    folders = [train_again(run) for name in EVERY_SEED for run in studies[name]]
-    data = load_mnist(source="mnist")
     lines = "".join(mistakes(folder, data) for folder in folders)
     write_file(MISTAKES, lambda path: path.write_text(lines, encoding="utf-8"))
     doubted = {error["index"] for error in inside.label_errors()}
