@@ -182,6 +182,8 @@ def mirrors(monkeypatch):
     """
     from torchvision.datasets import MNIST
 
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             page = self.server.pages.get(self.path)

@@ -65,7 +65,7 @@ def steps(losses, verbose=False, pause=0.0):
 def test_a_slow_last_batch(capsys):
     """The bar is never shown full with the loss of an earlier batch."""
     progress = steps([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], verbose=True, pause=1.1)
-    epoch = progress.epoch(0.25, 900, 1000)
+    epoch = progress.report(0.25, 900, 1000)
     assert (epoch.epoch, epoch.batches, epoch.last_batch_loss, epoch.train_correct) == (3, 8, 1, 8)
     shown = capsys.readouterr().err
     (read,) = parse_log(f"{shown}\n{log.test_line(epoch)}")
@@ -88,7 +88,7 @@ def test_a_stopped_epoch_leaves_no_open_bar():
 def test_a_narrow_terminal_shows_the_last_state_whole(monkeypatch, capsys, columns, rows):
     """tqdm counts one column and one row less than the terminal has."""
     monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (columns, rows))
-    epoch = steps([2.0, 1.0], verbose=True).epoch(0.25, 900, 1000)
+    epoch = steps([2.0, 1.0], verbose=True).report(0.25, 900, 1000)
     shown = capsys.readouterr().err
     assert "epoch 3 of 2:   0%"[: columns or None] in shown or rows < 0
     assert parse_log(f"{shown}\n{log.test_line(epoch)}").final.batches == 2

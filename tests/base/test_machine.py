@@ -21,9 +21,15 @@ def python(code, **environment):
     return subprocess.check_output(command, env=env, text=True)
 
 
-def test_devices():
+@pytest.mark.parametrize(
+    ("cuda", "mps", "first"),
+    [(True, False, "cuda"), (False, True, "mps"), (True, True, "cuda"), (False, False, "cpu")],
+)
+def test_devices(monkeypatch, cuda, mps, first):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device() == pick_device("auto") == pick_device(None)
+    assert pick_device() == pick_device("auto") == pick_device(None) == torch.device(first)
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "meta", "cuda:x", 3.5])

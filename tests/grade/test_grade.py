@@ -65,7 +65,7 @@ def notebook(path, *cells):
 
 
 def read(path, text):
-    path.write_text(text)
+    path.write_text(text, "utf-8")
     return read_notebook(path)
 
 
@@ -224,16 +224,16 @@ def test_a_class(tmp_path, capsys, monkeypatch):
     )
     notebook(folder / "cifar.ipynb", (DATA.format(True).replace("MNIST", "CIFAR10"), show(TEST)))
     notebook(folder / ".ipynb_checkpoints" / "good.ipynb", (loop, good))
-    (folder / "copy\n.log").write_text(good)
+    (folder / "copy\n.log").write_text(good, "utf-8")
     for name, content in (("broken.ipynb", b"{"), ("deep.ipynb", b"[" * 10**5), ("x.txt", b"\xff")):
         (folder / name).write_bytes(content)
     os.mkfifo(folder / "pipe.log")
-    (folder / "=cmd.md").write_text(show(COUNTED[8]))
+    (folder / "=cmd.md").write_text(show(COUNTED[8]), "utf-8")
     (folder / "anna").mkdir()
     for name, content in (("EVA4_Assignment4.log", high), ("README.md", high), ("net.pdf", "")):
-        (folder / "anna" / name).write_text(content.replace("9900", "9800"))
+        (folder / "anna" / name).write_text(content.replace("9900", "9800"), "utf-8")
     for name, last in (("round", 9940), ("below", 9850)):
-        (folder / f"{name}.log").write_text(show(ROUNDED, [9510, 9700, 9800, last]))
+        (folder / f"{name}.log").write_text(show(ROUNDED, [9510, 9700, 9800, last]), "utf-8")
     for name in ("carl", "dora"):
         notebook(folder / "anna" / f"{name}.ipynb", ("", show(TEST, [9111, 9222, 9333])))
     monkeypatch.chdir(folder)

@@ -41,7 +41,7 @@ def holds(net, history):
 def test_claims_by_hand(history, expected):
     assert holds(Net(), history) == expected
     assert verdict(Net(), history).holds == all(expected)
-    assert (history.touched, history.reached) == tuple(expected[1:3])
+    assert (history.touched, history.ends_at_target) == tuple(expected[1:3])
     assert not make(994, images=1000).touched, "99.4% is not enough on fewer images either"
     assert make(995, images=1000).touched
 
@@ -114,7 +114,7 @@ def test_recorded_seeds_stand_beside_the_claims_of_their_recipe_alone():
     run = make(*[9950] * 7, recipe=recipe)
     seeds = recorded_studies()["steady, fresh seeds"]  # these had no part in the choice
     recorded = [claim.recorded for claim in verdict(Net(), run).claims]
-    reached = f"{sum(run.reached for run in seeds)} of 20 (68 to 99%)"
+    reached = f"{sum(run.ends_at_target for run in seeds)} of 20 (68 to 99%)"
     assert [recorded[0], recorded[2]] == ["20 of 20 (83 to 100%)", reached]
     assert f"Of {len(seeds)} recorded seeds" in findings(run)
     changed = make(*[9950] * 7, recipe=recipe | {"epochs": 8})

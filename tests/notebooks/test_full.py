@@ -4,7 +4,7 @@ import pytest
 
 from mnist_lib import evaluate, load_history, load_mnist, pretrained
 from mnist_lib.base import machine
-from mnist_lib.runs.folder import PRETRAINED, trained_recipes
+from mnist_lib.runs.folder import PRETRAINED, trained_names
 
 pytestmark = pytest.mark.full
 
@@ -14,7 +14,7 @@ def data():
     return load_mnist(source="mnist")
 
 
-@pytest.mark.parametrize("name", trained_recipes())
+@pytest.mark.parametrize("name", trained_names())
 def test_weights_get_the_recorded_count(data, name):
     history = load_history(PRETRAINED / name)
     _, correct = evaluate(pretrained(name), data)

@@ -271,7 +271,10 @@ def test_the_library_is_found_from_any_folder_of_the_checkout(tmp_path, path, fi
     assert result.stderr.splitlines()[-1].startswith(said)
 
 
-def test_in_colab_the_inside_notebook_clones_the_repository(tmp_path):
+@pytest.mark.parametrize(
+    ("path", "figures"), [(NOTEBOOK, "plots"), (INSIDE, "inside")], ids=["main", "inside"]
+)
+def test_in_colab_a_notebook_clones_the_repository(tmp_path, path, figures):
     """Once: a restarted session finds the clone, and the runs in it."""
     repository, empty = tmp_path / "repository", tmp_path / "empty"
     empty.mkdir()
@@ -281,9 +284,9 @@ def test_in_colab_the_inside_notebook_clones_the_repository(tmp_path):
         shutil.copy(NOTEBOOK.with_name(name), repository / "notebooks")
     for words in ("init --quiet", "add .", "-c user.name=x -c user.email=x commit --quiet -m x"):
         subprocess.run(["git", *words.split()], cwd=repository, check=True)
-    result = set_up(INSIDE, ["mnist_lib", "inside"], [empty], [empty], repository=repository)
+    result = set_up(path, ["mnist_lib", figures], [empty], [empty], repository=repository)
     (clone,) = empty.iterdir()
-    there = f"{clone / 'mnist_lib' / '__init__.py'} {clone / 'notebooks' / 'inside.py'}"
+    there = f"{clone / 'mnist_lib' / '__init__.py'} {clone / 'notebooks' / figures}.py"
     assert result.stdout.splitlines() == 2 * [there], result.stderr
 
 

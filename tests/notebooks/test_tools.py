@@ -15,6 +15,7 @@ from papermill.engines import NBClientEngine
 from papermill.exceptions import PapermillExecutionError
 
 import mnist_lib
+from mnist_lib import DataError
 from mnist_lib.base.files import lock
 from mnist_lib.history import save_history
 from tests.conftest import wait_for
@@ -147,10 +148,19 @@ def test_make_hands_them_on_from_any_folder(tmp_path):
         assert str(at.resolve()) in result.stdout.splitlines(), result.stderr
         assert "epochs=1" in result.stdout
         assert result.stdout.count("run -p seed 3") == 1
+        words[len(command) :] = ["draw", "weights=runs/x"]
+        result = subprocess.run(words, cwd=at, env=env, capture_output=True, text=True)
+        assert str(at.resolve()) in result.stdout.splitlines(), result.stderr
+        assert result.stdout.count("draw --weights runs/x") == 1
 
 
-def test_record_takes_no_old_run(tmp_path, monkeypatch):
-    """Where the sample took MNIST's place, the run of an earlier day is not the notebook's."""
+def test_the_page_has_the_weights_that_are_asked_for(tmp_path):
+    page = tools.draw("fast", tmp_path / "draw.html")
+    assert "fast, 13,322 parameters" in page.read_text(encoding="utf-8")
+
+
+def test_record_needs_mnist_and_loses_no_run_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_DATA", str(tmp_path / "nowhere"))
     monkeypatch.delenv("MNIST_RUNS", raising=False)  # which it takes out of the environment
     old, checkout = tmp_path / "runs" / "assignment-seed0", tmp_path / "notebooks"
     for folder in (old, checkout):
@@ -159,8 +169,9 @@ def test_record_takes_no_old_run(tmp_path, monkeypatch):
     cells = [c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.id == "parameters"]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), checkout / NOTEBOOK.name)
     committed = (checkout / NOTEBOOK.name).read_bytes()
-    with pytest.raises(FileNotFoundError, match="assignment-seed0"):
+    with pytest.raises(DataError, match="nowhere is not a folder"):
         tools.record(tmp_path)
+    assert (old / "history.json").exists()
     assert (checkout / NOTEBOOK.name).read_bytes() == committed
     assert not (checkout / "records").exists()
 
