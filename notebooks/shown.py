@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch.nn as nn
 from IPython.display import HTML, display
 
-from mnist_lib import layer_table
+from mnist_lib import LayerTable, layer_table
 from mnist_lib.evaluation import unwrapped
 
 
@@ -35,14 +35,16 @@ def show_text(title: str, text: str, folded: bool = True) -> None:
     display(HTML(f'{start}<pre style="{style}">{html.escape(text)}</pre></details>'))
 
 
-def show_net(net: nn.Module) -> None:
+def show_net(net: nn.Module, known: LayerTable | tuple = ()) -> None:
     """Display the source of a net's class, folded, and its layers, or why they have no table.
 
-    For a class without source code of its own, such as nn.Sequential, the modules are shown.
+    Layers that are the `known` ones, shown before, are left out. For a class without source code of
+    its own, such as nn.Sequential, the modules are shown.
     """
     kind, text = type(unwrapped(net)), repr(net)
     with contextlib.suppress(OSError, TypeError):  # no source, as in a notebook's cell
         text = text if kind.__module__.startswith("torch.") else inspect.getsource(kind)
     show_text(f"The net that runs: {kind.__name__}", text)
     with or_say_why("The layer table"):
-        display(layer_table(net))
+        if (table := layer_table(net)) != known:
+            display(table)
