@@ -3,7 +3,7 @@
 A net's input is always (pixel / 255 - 0.1307) / 0.3081; wrap a net of another scale in `Rescaled`.
 
 A `recipe` may be any object with the fields used here. If you add a motion, draw its numbers after
-those of `random_affine`, and only for recipes that use it, so that the others' stay.
+those of `random_affine`, and only for recipes that use it: others then draw as before.
 """
 
 import math

@@ -12,7 +12,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="mnist_lib.digits", description=__doc__)
     parser.add_argument("pictures", nargs="+", help="image files (PNG, JPEG, ...), one digit each")
     names = f"{', '.join(trained_names())}, or the folder of a run"
-    parser.add_argument("--weights", default="steady", help=f"of {names}; by default steady")
+    parser.add_argument("--weights", default="steady", help=f"one of {names}; by default steady")
     failed = False
     with exit_in_a_sentence(parser.prog):
         args = parser.parse_intermixed_args()

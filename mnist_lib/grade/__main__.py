@@ -151,10 +151,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="mnist_lib.grade", description=__doc__)
     add, epochs = parser.add_argument, get_recipe("assignment").epochs
     add("submissions", nargs="+", type=Path, help="folders or files")
-    add("--target", type=float, default=TARGET / 100, help="per cent; by default 99.44")
-    add("--parameters", type=int, default=BUDGET, help=f"fewer than these; by default {BUDGET:,}")
-    add("--epochs", type=int, default=epochs, help=f"at most; by default {epochs}")
-    add("--csv", type=Path, metavar="FILE", help="a row a run, for a spreadsheet")
+    add("--target", type=float, default=TARGET / 100, help="accuracy, per cent; by default 99.44")
+    add("--parameters", type=int, default=BUDGET, help=f"exclusive limit; by default {BUDGET:,}")
+    add("--epochs", type=int, default=epochs, help=f"most epochs allowed; by default {epochs}")
+    add("--csv", type=Path, metavar="FILE", help="write a row for each run, for a spreadsheet")
     args = parser.parse_args(arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a student's letters that a code page lacks

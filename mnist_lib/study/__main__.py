@@ -41,11 +41,11 @@ def main() -> None:
     add("--set", nargs="*", **many, help="recipes' fields: epochs=3 rotation=0; the last one wins")
     add("--seeds", nargs="+", **many, help="seeds and ranges, as in 0-2,5; by default 0-9")
     add("--processes", type=int, help="runs at a time; by default cores / threads")
-    add("--threads", type=int, default=1, help="of each run")
-    folds = "train on 55,000 images and test on the 5,000 others, fold by fold; no test set"
+    add("--threads", type=int, default=1, help="CPU threads of each run; by default 1")
+    folds = "train on 55,000 training images, test on the other 5,000: a fold for each seed"
     add("--validation", action="store_true", help=folds)
     add("--data-dir", help="where MNIST is; see load_mnist")
-    add("--scheduler", help="of a Dask cluster, tcp://10.0.0.1:8786 (pip install '.[dask]')")
+    add("--scheduler", help="a Dask cluster's address, tcp://10.0.0.1:8786 (pip install '.[dask]')")
     add("--verify", type=int, metavar="LINE", help="train the run in this line of the file again")
     with exit_in_a_sentence(parser.prog):
         args = parser.parse_args()
