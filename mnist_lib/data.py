@@ -52,7 +52,7 @@ class MNIST:
         return replace(self, train_images=images, train_labels=labels)
 
     def hold_out(self, fold: int) -> "MNIST":
-        """A validation split: every twelfth shuffled training image tests, the others train.
+        """A validation split, or sample: every twelfth shuffled training image tests, others train.
 
         Of MNIST's 60,000, fold 0 to 11 tests on 5,000 and trains on 55,000, to choose
         hyper-parameters without the test set. The shuffle never changes. It is needed because the
@@ -119,7 +119,6 @@ def load_mnist(data_dir: str | os.PathLike | None = None, source: str = "auto") 
     Raises DataError if a named folder does not exist, or some of its files are damaged or missing;
     and, for "mnist", if the data can be neither found nor downloaded.
     """
-    # The notebook's form calls it data_source.
     check("data_source", source, source in SOURCES, f"one of {', '.join(SOURCES)}")
     if source == "sample":
         return load_sample()

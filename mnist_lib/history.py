@@ -204,9 +204,8 @@ def load_study(path: str | os.PathLike) -> list[History]:
             skipped.append(f"line {number} (blank)")
             continue
         run = History.from_json(line, f"{path}, line {number}")
-        losses = [epoch.test_loss for epoch in run]
-        key = repr((run.source, run.images, run.record | {"memory": None}, losses))
-        if "seed" in run.record and key in seen:  # only its seconds and memory may differ
+        key = repr((run.source, run.images, run.record | {"memory": 0}, [e.test_loss for e in run]))
+        if "seed" in run.record and key in seen:  # its seconds and memory may differ
             skipped.append(f"line {number} (a run of an earlier line)")
         else:
             seen.add(key)

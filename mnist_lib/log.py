@@ -33,10 +33,6 @@ class Progress:
         self._bar = make_bar(self.verbose, desc=self._title, total=self.batches, mininterval=1)
         return self
 
-    def describe(self, what: str) -> None:
-        """Show beside the bar what is happening now."""
-        self._bar.set_description(f"{self._title}, {what}")
-
     def step(self, loss: torch.Tensor, output: torch.Tensor, targets: torch.Tensor) -> None:
         """Take in a step's loss, log-probabilities (N, 10) and labels (N,)."""
         self.losses.append(loss.detach())

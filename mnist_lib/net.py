@@ -81,8 +81,7 @@ def middle(x: torch.Tensor, size: int) -> torch.Tensor:
 
 def for_cpu(x: torch.Tensor) -> torch.Tensor:
     """`x` in the memory layout of oneDNN's faster convolutions, if it is on the CPU."""
-    # FastNet and SmallNet call it after their first batch norm: on so few channels, threads would
-    # write to one cache line.
+    # FastNet and SmallNet do this after batch norm 1: on few channels, threads share cache lines.
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 

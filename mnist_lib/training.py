@@ -38,9 +38,9 @@ def train(
 
     `verbose` prints the assignment's log: the bar to stderr, test lines to stdout. With a `folder`,
     each epoch leaves a checkpoint: a run that was stopped resumes after its last whole epoch, to
-    the same bits; `resume=False` trains anew and replaces it. On the CPU, malloc keeps freed memory
-    from now on, in the whole process (`keep_freed_memory`). Raises RunError if a loss is not
-    finite, or if `folder` is in use or holds another run.
+    the same bits, and one stopped before its first leaves `net` as it was; `resume=False` trains
+    anew and replaces it. On the CPU, malloc keeps freed memory from now on, in the whole process.
+    Raises RunError if a loss is not finite, or if `folder` is in use or holds another run.
     """
     recipe, seed = check_arguments(net, data, recipe, seed, resume)
     forward = try_net(net, data, recipe)
@@ -62,7 +62,7 @@ def train(
         for epoch in range(len(epochs) + 1, recipe.epochs + 1):
             net.train()
             with Progress(epoch, recipe, steps[epoch - 1], verbose) as progress:
-                sampler.score_unseen(epoch, average.net, data, progress)
+                sampler.score_unseen(epoch, average.net, data)
                 for batch, moves in sampler.batches(epoch, generator):
                     optimizer.zero_grad()
                     output = forward(augment(images.index_select(0, batch), moves, recipe, side))
@@ -126,7 +126,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
 
 
 class WeightAverage:
-    """Exponential moving average of the weights and running statistics of `net`; copies counts.
+    """Exponential moving average of the weights and running statistics of `net`; counts are copied.
 
     `decay` is the share of the old average that a step keeps. The first steps keep less,
     (1 + steps) / (10 + steps), so the random start is soon forgotten (the schedule of TensorFlow's
@@ -180,14 +180,12 @@ class HardExamples(nn.Module):
         super().__init__()  # a module, so that a checkpoint can save its buffer
         self.count, self.recipe, self.device = count, recipe, device
         scored = count if recipe.hardest < 1 else 0
-        losses = torch.full((scored,), torch.inf, dtype=torch.float32, device=device)
-        self.register_buffer("losses", losses)
+        self.register_buffer("losses", torch.full((scored,), torch.inf, device=device).float())
 
-    def score_unseen(self, epoch: int, net: nn.Module, data: MNIST, progress: Progress) -> None:
+    def score_unseen(self, epoch: int, net: nn.Module, data: MNIST) -> None:
         """Score, by inference, the images that no epoch before this one (from 1) trained on."""
         unseen = self.losses.isinf().nonzero().squeeze(1)  # (N,)
         if epoch > 1 and len(unseen):
-            progress.describe(f"scoring the {len(unseen):,} images not seen yet")
             net = net.module if isinstance(net, Views) else net  # one view is enough to rank them
             output = infer(net, data.train_images[unseen], bounded=True)
             self.update(unseen, output, data.train_labels[unseen])

@@ -97,11 +97,3 @@ def test_a_narrow_terminal_shows_the_last_state_whole(monkeypatch, capsys, colum
 def test_without_a_terminal_nothing_breaks():
     with contextlib.redirect_stderr(None):
         assert steps([2.0, 1.0], verbose=True).losses == [2.0, 1.0]
-
-
-def test_what_comes_before_the_first_step_is_said(capsys):
-    with Progress(2, RECIPE, 1, verbose=True) as progress:
-        progress.describe("scoring 39,000 images")
-        assert "epoch 2 of 2, scoring 39,000 images:   0%" in capsys.readouterr().err
-        progress.step(torch.tensor(1.0), torch.zeros(1, 10), torch.zeros(1).long())
-    assert "scoring" not in capsys.readouterr().err.splitlines()[-1]

@@ -52,7 +52,7 @@ def test_the_losses_that_are_kept():
         examples.update(torch.tensor([0]), output, torch.tensor([0]))
         assert examples.state_dict()["losses"].numel() == kept
         assert not examples.losses.requires_grad
-    examples.score_unseen(2, None, None, None)  # it asks no net
+    examples.score_unseen(2, None, None)  # it asks no net
     assert sorted(examples.order(9, torch.Generator()).tolist()) == [0, 1, 2]
 
 

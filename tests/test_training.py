@@ -14,7 +14,6 @@ import torch.nn.functional as F
 import mnist_lib
 from mnist_lib import FastNet, Net, ParameterError, RunError, get_recipe, make_net, training
 from mnist_lib.augment import Views
-from mnist_lib.log import Progress
 from mnist_lib.nets import FoldedNet
 from tests.base.test_machine import python
 
@@ -201,7 +200,7 @@ def test_unseen_images_are_scored_in_one_view(part):
     """Four views would take four times as long, and one ranks the images as well."""
     net = make_net(get_recipe("faster"))
     sampler = training.HardExamples(500, get_recipe("faster"), torch.device("cpu"))
-    sampler.score_unseen(2, net, part, Progress(2, RECIPE, 1, verbose=False).__enter__())
+    sampler.score_unseen(2, net, part)
     output = mnist_lib.infer(net.module, part.train_images)
     assert torch.equal(sampler.losses, F.nll_loss(output, part.train_labels, reduction="none"))
 

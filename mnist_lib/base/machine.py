@@ -53,26 +53,28 @@ def rounding() -> str:
     With the same digits, torch and number of threads, machines reproduce each other's runs to the
     bit. The digits hash the weights of a fixed net after 20 steps on fixed data, on one thread.
     """
-    threads = torch.get_num_threads()
+    threads, kind = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with torch.random.fork_rng([]), torch.device("cpu"), torch.autocast("cpu", enabled=False):
             torch.manual_seed(0)
             net = nn.Sequential(
                 *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
                 *(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.MaxPool2d(2), nn.ReLU()),
                 *(nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 10, 1)),
-            ).float()
-        images = (torch.arange(32 * 784, device="cpu") * 0.618 % 1).view(32, 1, 28, 28).float()
-        labels = torch.arange(32, device="cpu") % 10
-        for _ in range(20):
-            loss = F.cross_entropy(net(images).mean((2, 3)), labels)
-            gradients = torch.autograd.grad(loss, list(net.parameters()))
-            with torch.no_grad():
-                for weights, gradient in zip(net.parameters(), gradients, strict=True):
-                    weights -= 0.05 * gradient
+            )
+            images = (torch.arange(32 * 784) * 0.618 % 1).view(32, 1, 28, 28)
+            labels = torch.arange(32) % 10
+            for _ in range(20):
+                loss = F.cross_entropy(net(images).mean((2, 3)), labels)
+                gradients = torch.autograd.grad(loss, list(net.parameters()))
+                with torch.no_grad():
+                    for weights, gradient in zip(net.parameters(), gradients, strict=True):
+                        weights -= 0.05 * gradient
     finally:
         torch.set_num_threads(threads)
+        torch.set_default_dtype(kind)
     content = b"".join(weights.detach().numpy().tobytes() for weights in net.parameters())
     return hashlib.sha256(content).hexdigest()[:4]
 

@@ -73,6 +73,7 @@ def _run(command: list[str], aside: Path) -> None:
     environment |= dict.fromkeys(("PIP_RETRIES", "PIP_RESUME_RETRIES", "UV_HTTP_RETRIES"), "0")
     timeout = str(round(2 * SILENCE / 3))
     environment |= {"PIP_DEFAULT_TIMEOUT": timeout, "UV_HTTP_TIMEOUT": timeout}
+    environment["PIP_REQUIRE_VIRTUALENV"] = "0"  # nothing is installed
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     bar = {"desc": WHEEL, "total": SIZE, "unit": "B", "unit_scale": True, "delay": 1}
     size, last = 0, time.monotonic()

@@ -84,6 +84,7 @@ def _open(image):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = opened if isinstance(opened, Image.Image) else Image.open(opened)
             picture = ImageOps.exif_transpose(picture)  # which loads it
+            picture = picture.convert("RGB") if picture.mode == "LAB" else picture
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
         raise DataError(f"{name} has over {limit}: shrink it below 1,000 pixels a side") from None

@@ -59,7 +59,8 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
         if last.images == FULL_TRAINING_SET:
             flags.append(f"{last.line}: the test set has 60,000 images, as the training set")
         start, before = epochs[0], rows[-1]["last_percent"] if rows else 100
-        if len(epochs) > 1 and start.accuracy >= min(99.35, max(98.9, before - 0.2)):
+        fresh = len(epochs) > 1 and start.number in (None, 0, 1)
+        if fresh and start.accuracy >= min(99.35, max(98.9, before - 0.05)):
             flags.append(f"{start.line}: begins at {start.accuracy:.2f}%, as if trained before")
         if last.images is None and all(epoch.kind == "val" for epoch in epochs):
             flags.append(f"{last.line}: a validation set's accuracy, perhaps not the test set's")
@@ -68,7 +69,7 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
         length = max(len(epochs), *(epoch.number or 0 for epoch in epochs))
         if alone := length == 1 and not last.bar:
             flags.append(f"{last.line}: one test line does not tell how long the training was")
-        if length > args.epochs and last.number is None:
+        if length > args.epochs and all(epoch.number is None for epoch in epochs):
             flags.append(f"{last.line}: no epoch has a number: perhaps more than one run")
         if best.accuracy >= 99.7:
             flags.append(f"{best.line}: {best.accuracy:.2f}% is hardly possible")
@@ -88,7 +89,7 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
             "epochs": "?" if alone else length,
             "best": best.correct,
             "best_percent": best.accuracy,
-            "best_epoch": epochs.index(best) + 1,
+            "best_epoch": best.number if length > len(epochs) else epochs.index(best) + 1,
             "last": last.correct,
             "last_percent": last.accuracy,
             "mean_of_last_five": statistics.fmean(epoch.accuracy for epoch in epochs[-5:]),

@@ -95,11 +95,9 @@ def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[
         if first < counts[at] < last and _CLASS.search(cell.source):
             why = f"cell {at}: the class was run again, after the table in cell {table}"
             return "stale", [f"parameters not of this run: {why}"]
-    modules = {node.name for cell in cells.values() for node in cell.nodes if _is_module(node)}
-    made = {
-        at: {_name(n.func) for n in cell.nodes if isinstance(n, ast.Call)} & modules
-        for at, cell in cells.items()
-    }
+    modules = {node.name for cell in cells.values() for node in cell.nodes if _has_layers(node)}
+    called = {at: [n.func for n in cells[at].nodes if isinstance(n, ast.Call)] for at in cells}
+    made = {at: modules.intersection(map(_name, called[at])) for at in cells}
     known = set().union(*(made[at] for at in cells if at <= table))
     for at in (at for at in cells if known and table < at <= own and made[at] - known):
         why = f"cell {at}: a {min(made[at] - known)} is made, after the table in cell {table}"
@@ -107,8 +105,11 @@ def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[
     return shown[table].pop(), []
 
 
-def _is_module(node: ast.AST) -> bool:
-    return isinstance(node, ast.ClassDef) and any("Module" in _name(base) for base in node.bases)
+def _has_layers(node: ast.AST) -> bool:
+    """Whether it is a class that makes layers, which losses and Lightning's wrappers do not."""
+    calls = (_name(n.func) for n in ast.walk(node) if isinstance(n, ast.Call))
+    layers = any(name.startswith(("Conv", "Linear")) for name in calls)
+    return layers and isinstance(node, ast.ClassDef)
 
 
 def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:

@@ -123,12 +123,13 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
             if not runs or _begins_again(runs[-1].epochs, epoch, epochs[place : place + 1]):
                 runs.append(LoggedRun([]))
             runs[-1].epochs.append(epoch)
-    # A single test line without a bar, beside other runs, is a later test: of the best epoch, say.
-    singles = [run.epochs[0] for run in runs if len(run.epochs) == 1]
-    lone = [e for e in singles if e.bar is None and e.number not in (0, 1)]
+    # One or two test lines without a bar, beside other runs, are later tests, as of the best epoch.
+    few = [run for run in runs if len(run.epochs) < 3]
+    lone = [r for r in few if all(e.bar is None and e.number not in (0, 1) for e in r.epochs)]
     if len(lone) < len(runs):
-        unread += [f"{e.line}: a test line outside of a run, {e.accuracy:.2f}%" for e in lone]
-        runs = [run for run in runs if run.epochs[0] not in lone]
+        tests = [epoch for run in lone for epoch in run.epochs]
+        unread += [f"{e.line}: a test line outside of a run, {e.accuracy:.2f}%" for e in tests]
+        runs = [run for run in runs if run not in lone]
     return runs, unread
 
 
@@ -139,9 +140,10 @@ def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> bo
         return True
     if epoch.number is not None and before.number is not None:
         return epoch.number <= before.number
-    bare = epoch.number is epoch.bar is None  # as a test after the epochs
-    if bare and (before.number is not None or epoch.kind != before.kind):
-        return True
+    last = epoch.number is epoch.bar is None and all(e.number is None for e in later)
+    other = before.kind != epoch.kind and not later
+    if last and (other or (before.number is not None and len(run) > 1)):
+        return True  # a test after the epochs
     if epoch.cell != before.cell or before.stop:
         return True
     if epoch.bar and before.bar and epoch.bar.total != before.bar.total:
@@ -219,7 +221,7 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
         parts = [part.rstrip() for part in shown.split("\r")]
         for part, after in zip(parts, [*parts[1:], ""], strict=True):
             line, loss, moving = f"{place}line {count}", None, _UNDER_WAY.search(part)
-            if label := "%|" in part and part.partition("%|")[0].rstrip("0123456789 "):
+            if label := "%|" in part and re.sub(r" *\d{1,3}$", "", part.partition("%|")[0]):
                 moving = moving or after.startswith(label)  # Lightning's, at 100% with old scores
             for token in _TOKEN.finditer(part):
                 kind = token.lastgroup

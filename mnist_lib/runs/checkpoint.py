@@ -52,7 +52,7 @@ class Checkpoints:
         # There is only one MPS device, and its functions take no device.
         self._which = (self.device,) if self.device.type == "cuda" else ()
         self._done = 0  # epochs of this run that are on disk
-        self._start = copy.deepcopy(parts["net"].state_dict())
+        self._start = copy.deepcopy(parts["net"].state_dict()), torch.get_rng_state()
         self._training = False
         # Again with resume=False would replace what this run has saved.
         self._again = f"run again {'' if resume else 'with resume True '}to go on"
@@ -67,7 +67,8 @@ class Checkpoints:
         self._lock.close()
         if kind and self.folder is not None and not self._done:
             # So that the same call makes the same run, although it has nothing to resume from.
-            self.parts["net"].load_state_dict(self._start)
+            self.parts["net"].load_state_dict(self._start[0])
+            torch.set_rng_state(self._start[1])
         state = "nothing is kept"
         if self._done:
             epochs = "epoch 1 is" if self._done == 1 else f"epochs 1 to {self._done} are"

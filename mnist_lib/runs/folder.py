@@ -101,8 +101,7 @@ def load_weights(net: nn.Module, path: str | os.PathLike) -> nn.Module:
     content = read_bytes(path)
     # A zip file or an older pickle of torch. Safetensors is a length, which may be 0x80, and JSON.
     by_torch = content.startswith((b"PK", b"\x80")) and content[8:9] != b"{"
-    parse = _parse_torch if by_torch else _parse_safetensors
-    weights, metadata = parse(path, content)
+    weights, metadata = (_parse_torch if by_torch else _parse_safetensors)(path, content)
     crop, own_crop = metadata.get("crop"), _crop_and_scale(whole)
     if crop not in (None, own_crop):
         advice = "make it with make_net and the run's recipe, in Rescaled if there is a scale"

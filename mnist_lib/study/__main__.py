@@ -5,7 +5,8 @@ side by side. (Two runs on one thread each do more than one on two.) The file ge
 run that is in the file is not trained again, and one that was stopped resumes after its last whole
 epoch: stop and start a study as you like. Machines that share a study take some seeds and a file
 each; `cat a.jsonl b.jsonl > all.jsonl` joins the files, and a line that is in both counts once.
-With --scheduler a Dask cluster's workers make the runs; with --verify one is made again.
+With --scheduler a Dask cluster's workers make the runs, each whole or not at all; with --verify one
+is made again.
 """
 
 import sys
@@ -37,7 +38,7 @@ def main() -> None:
     add("file", nargs="?", help="where the runs are kept, one line each")
     many = {"action": "extend", "default": []}  # a flag given twice adds to what it has
     add("--recipe", nargs="+", **many, help="recipes by name; by default assignment")
-    add("--net", nargs="+", **many, help="nets by name, or your own as in my_nets:TinyNet")
+    add("--net", nargs="+", **many, help="by name; your own as my_nets:TinyNet, a file per version")
     add("--set", nargs="*", **many, help="recipes' fields: epochs=3 rotation=0; the last one wins")
     add("--seeds", nargs="+", **many, help="seeds and ranges, as in 0-2,5; by default 0-9")
     add("--processes", type=int, help="runs at a time; by default cores / threads")

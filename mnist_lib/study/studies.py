@@ -76,8 +76,7 @@ def study(
             done = runs_by_key(file)
             epochs = sum(j.recipe.epochs if j.key in done else j.epochs_kept for j in jobs)
             kept = f"epochs kept: {epochs}; the same study goes on after them"
-            nothing = "nothing is kept yet, as no epoch has ended"
-            print(f"stopped; {kept if epochs else nothing}", file=sys.stderr)
+            print(f"stopped; {kept if epochs else 'nothing is kept yet'}", file=sys.stderr)
             raise
         done = runs_by_key(file)
     for key in done.keys() & wanted.keys():  # a study may have been killed after a run's line
@@ -87,6 +86,7 @@ def study(
         if not {*unfinished.iterdir()} - {unfinished / LOCK}:  # else another study may hold it
             (unfinished / LOCK).unlink(missing_ok=True)
         unfinished.rmdir()
+    check("file", file, done.keys() >= wanted.keys(), "left alone: the same call goes on")
     return [done[key] for key in wanted]
 
 

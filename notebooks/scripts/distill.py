@@ -19,6 +19,7 @@ weights are in KEEP.
 
 import argparse
 import itertools
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ import torch.nn.functional as F
 from mnist_lib import save_run, train
 from mnist_lib.augment import augment, denormalize, normalize, random_affine
 from mnist_lib.base.errors import DataError, check_whole, exit_in_a_sentence
-from mnist_lib.base.files import append_line, check_writable, write_file
+from mnist_lib.base.files import append_line, remove, write_file
 from mnist_lib.base.memory import keep_freed_memory, peak_memory, return_freed_memory
 from mnist_lib.data import FOLDS, MNIST, load_mnist
 from mnist_lib.evaluation import evaluate, infer
@@ -262,7 +263,8 @@ def main() -> None:
         parser.error("students has no parts")
     torch.set_num_threads(1)
     with exit_in_a_sentence("distill"):
-        check_writable(given.keep)
+        write_file(given.keep / f".writable-{os.getpid()}", Path.touch)  # or fail now
+        remove(given.keep / f".writable-{os.getpid()}")
         if given.step == "students":
             recipe = student_recipe(given.net)
             students(given.keep, given.file, recipe, given.seeds, given.validation)

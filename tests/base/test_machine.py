@@ -84,6 +84,18 @@ def test_rounding_leaves_torch_as_it_was():
     assert (columns["device"], columns["torch"]) == ("cpu", torch.__version__)
 
 
+def test_rounding_takes_nothing_from_what_is_set():
+    try:
+        torch.set_default_device("meta")
+        torch.set_default_dtype(torch.float64)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert rounding.__wrapped__() == rounding()
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize(("threads", "capability"), [(1, None), (2, None), (1, "default")])
 def test_rounding_of_another_process(threads, capability):
     """The name is the same for any number of threads, and another if the CPU rounds otherwise."""

@@ -56,6 +56,11 @@ def test_a_stroke_is_read_as_a_one(browser, width, touch):
     assert best.locator("span").first.text_content() == "1"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator("#clear").click()
+    page.mouse.move(x, y - 10)  # a stroke begun beside the paper is none
+    page.mouse.down()
+    page.mouse.move(x, y + 230, steps=10)
+    page.mouse.up()
+    page.mouse.click(x, y + 100, button="right")
     assert best.count() == 0
     page.close()
 

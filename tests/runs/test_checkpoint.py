@@ -96,9 +96,10 @@ def test_a_stopped_run_goes_on(part, stopped, undisturbed, monkeypatch, capsys):
 def test_a_run_stopped_in_its_first_epoch_begins_again(part, tmp_path):
     """With the net in hand, as in a notebook's cell: it is as it was before."""
     net = make_net(RECIPE)
-    start = copy.deepcopy(net.state_dict())
+    start, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()
 
     def fail_after_a_step(*_):
+        torch.rand(1)
         if not torch.equal(net.conv1.weight, start["conv1.weight"]):
             raise ZeroDivisionError
 
@@ -106,6 +107,7 @@ def test_a_run_stopped_in_its_first_epoch_begins_again(part, tmp_path):
     with pytest.raises(ZeroDivisionError):
         mnist_lib.train(net, part, RECIPE, folder=tmp_path, verbose=False)
     hook.remove()
+    assert torch.equal(torch.get_rng_state(), random)  # for a net with dropout
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, start[name]), name
 

@@ -424,7 +424,7 @@ def test_a_recorded_run_is_made_again(path, command, capsys):
     ("words", "there", "said"),
     [
         ("--verify 1", "study.jsonl", ""),
-        ("--seeds 3 4", "*.unfinished", r"0/38 (?s:.*)\nstopped; nothing is kept yet, as no epoch"),
+        ("--seeds 3 4", "*.unfinished", r"0/38 (?s:.*)\nstopped; nothing is kept yet"),
     ],
 )
 def test_control_c_is_one_sentence(path, command, capsys, monkeypatch, words, there, said):
