@@ -52,7 +52,7 @@ class MNIST:
         return replace(self, train_images=images, train_labels=labels)
 
     def hold_out(self, fold: int) -> "MNIST":
-        """A validation split, or sample: every twelfth shuffled training image tests, others train.
+        """A validation split: every twelfth shuffled training image tests, the others train.
 
         Of MNIST's 60,000, fold 0 to 11 tests on 5,000 and trains on 55,000, to choose
         hyper-parameters without the test set. The shuffle never changes. It is needed because the

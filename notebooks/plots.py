@@ -13,9 +13,10 @@ from mnist_lib.augment import denormalize
 from mnist_lib.base.arrays import as_labels
 from mnist_lib.base.tables import share_interval, standard_error
 from mnist_lib.curves import COLORS, DOTTED, GOAL, GREY, THIS, axes
-from mnist_lib.figures.pictures import CENTRED, frame, plot_digits, tiles
+from mnist_lib.figures.pictures import CENTRED, frame, tiles
 from mnist_lib.history import TARGET, History
 
+LABEL = {"color": COLORS[0], "fontsize": 11, "weight": "bold"}
 Studies = dict[str, list[History]]  # each study's runs, by its name
 LINES = ("-", "--", "-.", ":")
 STYLES = [
@@ -208,6 +209,17 @@ def plot_receptive_fields(layers: LayerTable, image: Tensor, ax: Axes | None = N
         text = f"{name}: {side} x {side}"
         ax.annotate(text, corner, beside, va="center", fontsize=11, arrowprops=line)
     ax.set(xlim=(13 - edge, 31 + edge), ylim=(14 + edge, 13 - edge))
+    return ax
+
+
+def plot_digits(
+    images: Tensor, labels: Tensor, of: str = "MNIST", columns: int = 12, ax: Axes | None = None
+) -> Axes:
+    """A grid of uint8 images (N, 28, 28), each with its label in the corner."""
+    ax = tiles(images, columns, ax, f"Digits of {of}")
+    for place, label in enumerate(labels.tolist()):
+        left, top = 28 * (place % columns), 28 * (place // columns)
+        ax.text(left, top, label, va="top", **LABEL)
     return ax
 
 

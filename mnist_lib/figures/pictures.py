@@ -1,4 +1,4 @@
-"""Pictures of digits: grids, and what a net gets wrong.
+"""Pictures of digits, in a grid, and those that a net gets wrong.
 
 Each draws on `ax`, or on a new figure, and returns the axes; `of` names the images in the title.
 """
@@ -15,20 +15,8 @@ from ..base.arrays import as_labels
 from ..base.errors import check_whole
 from ..curves import COLORS, axes
 
-LABEL = {"color": COLORS[0], "fontsize": 11, "weight": "bold"}
 CENTRED = {"ha": "center", "va": "center"}
 CAPTION = 13  # pixels above a digit for two lines of text
-
-
-def plot_digits(
-    images: Tensor, labels: Tensor, of: str = "MNIST", columns: int = 12, ax: Axes | None = None
-) -> Axes:
-    """A grid of uint8 images (N, 28, 28), each with its label in the corner."""
-    ax = tiles(images, columns, ax, f"Digits of {of}")
-    for place, label in enumerate(labels.tolist()):
-        left, top = _corner(place, columns)
-        ax.text(left, top, label, va="top", **LABEL)
-    return ax
 
 
 def plot_mistakes(

@@ -66,10 +66,11 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
             flags.append(f"{last.line}: a validation set's accuracy, perhaps not the test set's")
         if last.stop and last.stop not in unread:
             flags.append(last.stop)
-        length = max(len(epochs), *(epoch.number or 0 for epoch in epochs))
+        told = [epoch.number for epoch in epochs if epoch.number is not None]
+        length = max(len(told), *told) if told else len(epochs)
         if alone := length == 1 and not last.bar:
             flags.append(f"{last.line}: one test line does not tell how long the training was")
-        if length > args.epochs and all(epoch.number is None for epoch in epochs):
+        if length > args.epochs and not told:
             flags.append(f"{last.line}: no epoch has a number: perhaps more than one run")
         if best.accuracy >= 99.7:
             flags.append(f"{best.line}: {best.accuracy:.2f}% is hardly possible")
@@ -89,7 +90,7 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
             "epochs": "?" if alone else length,
             "best": best.correct,
             "best_percent": best.accuracy,
-            "best_epoch": best.number if length > len(epochs) else epochs.index(best) + 1,
+            "best_epoch": epochs.index(best) + 1 if length == len(epochs) else best.number,
             "last": last.correct,
             "last_percent": last.accuracy,
             "mean_of_last_five": statistics.fmean(epoch.accuracy for epoch in epochs[-5:]),

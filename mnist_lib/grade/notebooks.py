@@ -18,6 +18,7 @@ _TABLE = re.compile(r"total param\w*s:(?: |\x1b\[[\d;]*m)*(\d[\d,]{0,15}+)(?!\.\
 _CLASS = re.compile(r"^class +\w+ *\([^)\n]*Module", re.M)
 _DATA = re.compile(r"CIFAR100?|FashionMNIST|[KEQ]?MNIST|SVHN|USPS")
 _TESTS = re.compile(r"(?!\w*train)(?:\w+_)?(?:test|val|eval)\w*")  # functions' names
+_LAYERS = re.compile("conv|linear|sequential|block", re.I)
 _MAGIC = re.compile(r"^([ \t]*)(?:\w+ *= *)?[!%?].*", re.M)  # IPython's own lines
 
 # count: the cell's execution count; nodes: those of its source's syntax tree
@@ -108,8 +109,7 @@ def parameters(cells: dict[int, Cell], run: LoggedRun) -> tuple[int | str, list[
 def _has_layers(node: ast.AST) -> bool:
     """Whether it is a class that makes layers, which losses and Lightning's wrappers do not."""
     calls = (_name(n.func) for n in ast.walk(node) if isinstance(n, ast.Call))
-    layers = any(name.startswith(("Conv", "Linear")) for name in calls)
-    return layers and isinstance(node, ast.ClassDef)
+    return isinstance(node, ast.ClassDef) and any(map(_LAYERS.search, calls))
 
 
 def leaks(cells: dict[int, Cell], run: LoggedRun) -> list[str]:

@@ -123,8 +123,9 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
             if not runs or _begins_again(runs[-1].epochs, epoch, epochs[place : place + 1]):
                 runs.append(LoggedRun([]))
             runs[-1].epochs.append(epoch)
-    # One or two test lines without a bar, beside other runs, are later tests, as of the best epoch.
-    few = [run for run in runs if len(run.epochs) < 3]
+    # One or two test lines without a bar, beside longer runs, are later tests: of the best epoch?
+    most = min(3, max((len(run.epochs) for run in runs), default=0))
+    few = [run for run in runs if len(run.epochs) < most]
     lone = [r for r in few if all(e.bar is None and e.number not in (0, 1) for e in r.epochs)]
     if len(lone) < len(runs):
         tests = [epoch for run in lone for epoch in run.epochs]
@@ -135,18 +136,19 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
 
 def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> bool:
     """Whether an epoch begins another run. `later` has the next one, if any."""
-    before = run[-1]
+    before, told = run[-1], [e.number for e in run if e.number is not None]
     if epoch.images != before.images:
         return True
-    if epoch.number is not None and before.number is not None:
-        return epoch.number <= before.number
-    last = epoch.number is epoch.bar is None and all(e.number is None for e in later)
-    other = before.kind != epoch.kind and not later
-    if last and (other or (before.number is not None and len(run) > 1)):
+    if told and epoch.number is not None:
+        return epoch.number <= told[-1]
+    numbered = len(run) > 1 and before.number is not None
+    ended = numbered and all((e.number or 0) <= before.number for e in later)
+    if epoch.number is epoch.bar is None and (ended or (before.kind != epoch.kind and not later)):
         return True  # a test after the epochs
-    if epoch.cell != before.cell or before.stop:
-        return True
-    if epoch.bar and before.bar and epoch.bar.total != before.bar.total:
+    if len(run) == 1 and before.accuracy < 30 and before[2:4] == (None, None) != epoch[2:4]:
+        return True  # after a test before them
+    totals = {e.bar.total for e in (before, epoch) if e.bar}
+    if epoch.cell != before.cell or before.stop or len(totals) > 1:
         return True
     # As bad as after a first epoch, and not for one alone: so in no recorded run of 467 by then.
     usual = statistics.median(100 - e.accuracy for e in run[-3:])
@@ -157,7 +159,10 @@ def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> bo
 def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
     """The epochs in one text, each as it is shown last, and sentences on what is unreadable."""
     found, unread, known, bar, number, last, again = {}, [], 0, None, None, None, False
-    begun = {}  # the lines on which a bar begins after the last one's end, by its total
+    drawn, begun = (
+        False,
+        {},
+    )  # the lines on which a bar begins after the last one's end, by its total
     events = list(_events(f"cell {cell}, " if cell else "", text))
     words = [kind for _, kind, _ in events if kind in ("test", "val")]
     turns = sum(word != after for word, after in pairwise(words))
@@ -185,8 +190,12 @@ def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
                 unread.append(f"{line}: {problem} {bar.line}")
             stops = bar and not ended and new.batch_id < bar.batch_id
             bar, begun = new, {}
+        elif kind == "drawn":
+            drawn = True
         elif kind in ("test", "val") and skipped.isdisjoint((kind, value[2])):
             before, last = last, (number, bar and bar.loss, value)
+            if drawn and before in found and found[before].number == number is not None:
+                del found[before]  # Lightning draws a bar at 100% with the old score first
             # A run that resumes shows its epochs again, from the first.
             again = last in found and (bar or again or last in (before, next(iter(found))))
             chance = last in found and not again  # as good as an earlier epoch
@@ -196,7 +205,7 @@ def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
             problem = "".join(unread[known : known + 1])
             found[last] = LoggedEpoch(line, cell, number, bar, *value, problem, "", kind)
             begun = begun if bar else {}
-            known, bar, number = len(unread), None, None
+            known, bar, number, drawn = len(unread), None, None, False
         if stops and found:
             found[last] = found[last]._replace(stop=f"{line}: the run stops here")
     # Other totals are loops over the test images, or downloads.
@@ -218,11 +227,8 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
     text, testing = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", text), ""  # colours
     for count, shown in enumerate(text.split("\n"), 1):
         # tqdm redraws its bar after a carriage return, so a line of the file holds many bars.
-        parts = [part.rstrip() for part in shown.split("\r")]
-        for part, after in zip(parts, [*parts[1:], ""], strict=True):
+        for part in map(str.rstrip, shown.split("\r")):
             line, loss, moving = f"{place}line {count}", None, _UNDER_WAY.search(part)
-            if label := "%|" in part and re.sub(r" *\d{1,3}$", "", part.partition("%|")[0]):
-                moving = moving or after.startswith(label)  # Lightning's, at 100% with old scores
             for token in _TOKEN.finditer(part):
                 kind = token.lastgroup
                 if token["set"] or token["row"]:
@@ -234,6 +240,8 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
                     score, problem = _score(token) if testing else ((), "")
                     if problem:
                         yield line, "unread", problem
+                    if score and "%|" in part:
+                        yield line, "drawn", None
                     if score and not moving:
                         yield line, testing, (*score, loss)
                     testing, loss = "", None

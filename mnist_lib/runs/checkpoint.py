@@ -66,7 +66,7 @@ class Checkpoints:
     def __exit__(self, kind, error, trace):
         self._lock.close()
         if kind and self.folder is not None and not self._done:
-            # So that the same call makes the same run, although it has nothing to resume from.
+            # So that the same call makes the same run, to the bit on the CPU.
             self.parts["net"].load_state_dict(self._start[0])
             torch.set_rng_state(self._start[1])
         state = "nothing is kept"

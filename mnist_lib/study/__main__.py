@@ -38,12 +38,12 @@ def main() -> None:
     add("file", nargs="?", help="where the runs are kept, one line each")
     many = {"action": "extend", "default": []}  # a flag given twice adds to what it has
     add("--recipe", nargs="+", **many, help="recipes by name; by default assignment")
-    add("--net", nargs="+", **many, help="by name; your own as my_nets:TinyNet, a file per version")
+    add("--net", nargs="+", **many, help="by name; your own as my_nets:TinyNet, a file each")
     add("--set", nargs="*", **many, help="recipes' fields: epochs=3 rotation=0; the last one wins")
     add("--seeds", nargs="+", **many, help="seeds and ranges, as in 0-2,5; by default 0-9")
     add("--processes", type=int, help="runs at a time; by default cores / threads")
     add("--threads", type=int, default=1, help="CPU threads of each run; by default 1")
-    folds = "train on 55,000 training images, test on the other 5,000: a fold for each seed"
+    folds = "train on 55,000 training images, test on the other 5,000: fold n for seed n, modulo 12"
     add("--validation", action="store_true", help=folds)
     add("--data-dir", help="where MNIST is; see load_mnist")
     add("--scheduler", help="a Dask cluster's address, tcp://10.0.0.1:8786 (pip install '.[dask]')")

@@ -12,7 +12,7 @@ from pathlib import Path
 import joblib
 from tqdm import tqdm
 
-from ..base.errors import ParameterError, as_seed, check, check_flags, check_whole
+from ..base.errors import ParameterError, RunError, as_seed, check, check_flags, check_whole
 from ..base.files import LOCK, PATIENCE, append_line, as_path, check_writable, lock
 from ..data import load_mnist
 from ..history import History, load_study
@@ -86,7 +86,8 @@ def study(
         if not {*unfinished.iterdir()} - {unfinished / LOCK}:  # else another study may hold it
             (unfinished / LOCK).unlink(missing_ok=True)
         unfinished.rmdir()
-    check("file", file, done.keys() >= wanted.keys(), "left alone: the same call goes on")
+    if done.keys() < wanted.keys():
+        raise RunError(f"{file} was changed during the study: the same call goes on")
     return [done[key] for key in wanted]
 
 

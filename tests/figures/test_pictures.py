@@ -1,9 +1,7 @@
 """Pictures of digits: what is drawn, read back from the axes."""
 
-import pytest
 import torch
 
-from mnist_lib import ParameterError
 from mnist_lib.figures import pictures
 
 
@@ -15,16 +13,6 @@ def tile(ax, row, column):
 
 def texts(ax):
     return [text.get_text() for text in ax.texts]
-
-
-def test_digits_lie_in_order(ax, sample):
-    pictures.plot_digits(sample.train_images[:5], sample.train_labels[:5], columns=3, ax=ax)
-    assert ax.get_images()[0].get_array().shape == (56, 84)
-    assert torch.equal(tile(ax, 1, 1), sample.train_images[4])
-    assert texts(ax) == list("01234")
-    assert ax.get_title() == "Digits of MNIST"
-    with pytest.raises(ParameterError, match="columns must be a whole number"):
-        pictures.plot_digits(sample.train_images[:5], sample.train_labels[:5], columns=0, ax=ax)
 
 
 def test_mistakes_are_the_wrong_ones_most_confident_first(ax, sample):

@@ -303,9 +303,12 @@ AGAIN, OTHER = TEST.format(2, 9704, 58, 97.04), TEST.format(2, 9700, 58, 97.0)
         ([show(NUMBERED) + "Epoch 4 took 9 s\n" + AGAIN], {"epochs": "4", "last": "9848"}),
         ([show(NUMBERED) + OTHER], {"epochs": "4", "last": "9848", "unread": "of a run, 97.00%"}),
         ([show(KERAS) + "KeyboardInterrupt"], {"ends": "?", "flags": "line 9: the run stops here"}),
-        ([show(NUMBERED) + OTHER + OTHER.replace("70", "71")], {"epochs": "4", "last": "9848"}),
+        (
+            [show(NUMBERED) + OTHER + TEST.format(2, 9710, 58, 97.1)],
+            {"epochs": "4", "last": "9848"},
+        ),
         (["Epoch 9\n" * 2 + show(TEST)], {"epochs": "9", "last": "9848"}),
-        ([show(NUMBERED + "EMA " + OTHER)], {"touches": "NO", "last": "9848"}),
+        ([show(NUMBERED + "EMA " + OTHER)], {"epochs": "4", "best_epoch": "4", "last": "9848"}),
         ([show(NUMBERED.replace("{0}", "{0}5"), [9901, 9848])], {"best_epoch": "15"}),
         ([show(KERAS), FINAL], {"flags": "a validation set's", "unread": "a run, 99.46%"}),
         ([show(KERAS) + FINAL], {"epochs": "4", "unread": "line 9: a test line outside of a run"}),
@@ -337,8 +340,22 @@ def test_a_score_in_a_bar_is_the_last_one_drawn_of_its_epoch(tmp_path):
     text = "".join(
         bar.format(n, old) + bar.format(n, scores[n]) for n, old in enumerate([0.1, *scores[:3]])
     )
-    (run,) = read(tmp_path / "a.log", text)
-    assert [epoch.accuracy for epoch in run.epochs] == [95.12, 97.04, 98.01, 98.48]
+    checked = text.replace(
+        "]\rEpoch", "]\n\rValidation DataLoader 0: 100%|██| 79/79 [00:01<00:00]\n\r \rEpoch"
+    )
+    for shown in (text, checked, text + text.replace("0.97", "0.96")):
+        *_, run = read(tmp_path / "a.log", shown)
+        assert [e.accuracy for e in run.epochs if e.number != 1] == [95.12, 98.01, 98.48]
+        assert run.epochs[1].accuracy == (97.04 if shown in (text, checked) else 96.04)
+
+
+def test_tests_before_and_between_two_runs_are_no_epochs(tmp_path):
+    text = show(NUMBERED) + OTHER
+    before = TEST.format(0, 980, 230, 9.8)
+    runs = read(tmp_path / "a.log", before + text + text.replace("9512", "9800"))
+    assert [e.correct for e in runs[0].epochs] == RIGHT
+    numbered = [e.correct for e in runs[1].epochs if e.number is not None]
+    assert (numbered, runs[1].epochs[-1].correct) == ([9800, *RIGHT[1:]], RIGHT[-1])
 
 
 def test_two_runs_that_are_as_good_at_one_epoch(tmp_path):

@@ -8,7 +8,7 @@ import plots
 import pytest
 import torch
 
-from mnist_lib import Net, curves, get_recipe, layer_table, logged_runs
+from mnist_lib import Net, ParameterError, curves, get_recipe, layer_table, logged_runs
 from tests.figures.test_pictures import texts, tile
 from tests.test_history import make
 
@@ -177,3 +177,13 @@ def test_augmented_digits_begin_as_they_are(ax, sample):
         assert not torch.equal(tile(ax, row, 1), tile(ax, row, 0))
     square = ax.patches[13]
     assert (square.get_width(), square.get_xy()) == (24, (28 + 1.5, 28 + 1.5))
+
+
+def test_digits_lie_in_order(ax, sample):
+    plots.plot_digits(sample.train_images[:5], sample.train_labels[:5], columns=3, ax=ax)
+    assert ax.get_images()[0].get_array().shape == (56, 84)
+    assert torch.equal(tile(ax, 1, 1), sample.train_images[4])
+    assert texts(ax) == list("01234")
+    assert ax.get_title() == "Digits of MNIST"
+    with pytest.raises(ParameterError, match="columns must be a whole number"):
+        plots.plot_digits(sample.train_images[:5], sample.train_labels[:5], columns=0, ax=ax)
