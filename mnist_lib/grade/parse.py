@@ -136,7 +136,7 @@ def read_runs(cells: dict[int, str]) -> tuple[list[LoggedRun], list[str]]:
 
 def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> bool:
     """Whether an epoch begins another run. `later` has the next one, if any."""
-    before, told = run[-1], [e.number for e in run if e.number is not None]
+    before, told = run[-1], [e.number for e in run[-3:] if e.number is not None]
     if epoch.images != before.images:
         return True
     if told and epoch.number is not None:
@@ -229,6 +229,7 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
         # tqdm redraws its bar after a carriage return, so a line of the file holds many bars.
         for part in map(str.rstrip, shown.split("\r")):
             line, loss, moving = f"{place}line {count}", None, _UNDER_WAY.search(part)
+            drawn = "%|" in part
             for token in _TOKEN.finditer(part):
                 kind = token.lastgroup
                 if token["set"] or token["row"]:
@@ -240,7 +241,7 @@ def _events(place: str, text: str) -> Iterator[tuple[str, str, object]]:
                     score, problem = _score(token) if testing else ((), "")
                     if problem:
                         yield line, "unread", problem
-                    if score and "%|" in part:
+                    if score and drawn:
                         yield line, "drawn", None
                     if score and not moving:
                         yield line, testing, (*score, loss)

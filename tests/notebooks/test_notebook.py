@@ -35,7 +35,7 @@ from tests.notebooks.running import (
 
 INSIDE, IGNORED = NOTEBOOK.with_name("inside_the_net.ipynb"), "nbval-ignore-output"
 # Cells that show the same whatever is trained.
-SAME = ("luck", "layers", "torchsummary", "receptive-fields", "band", "luck-table", "ideas")
+SAME = ("luck", "torchsummary", "receptive-fields", "band", "luck-table", "ideas")
 
 
 @pytest.fixture(scope="module")
