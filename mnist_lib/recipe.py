@@ -109,7 +109,6 @@ RECIPES = {
         # Small nets do not overfit: every epoch takes all images. The whole image did better than
         # its middle on two folds: the net then averages over 4 x 4 places.
         Recipe("small", **_LONGER, net="p2976"),
-        Recipe("patient", **_LONGER | {"epochs": 120, "averaging": 0.999}, net="p2976"),
         # Half the augmentation: on folds its gain is within the error.
         Recipe("tiny", **_LONGER | {"rotation": 3.0, "shift": 0.375, "scale": 0.025}, net="p1000"),
         # On folds, half the images do as well as all; with the assignment's net, four views

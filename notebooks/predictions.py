@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass
 
 import frontier
-from evidence import RECORDS, csv_rows, markdown, recipe_of, search_lines
+from evidence import GIVEN_UP, RECORDS, csv_rows, markdown, recipe_of, search_lines
 from search import FORMS, gains, parts
 
 from mnist_lib import History, load_study
@@ -59,7 +59,7 @@ class Outcome:
 def outcomes(lines: list[dict[str, str]], runs: list[History]) -> list[Outcome | None]:
     """What came of each line of predictions.csv; None while runs that it speaks of are missing.
 
-    A change given up early, in part "patience" of the search, counts with the folds that were run.
+    A change given up early counts with the folds or seeds that were run, unless it is a count.
     """
     patience, bases = {}, {}
     for run in search_lines():
@@ -75,6 +75,9 @@ def outcomes(lines: list[dict[str, str]], runs: list[History]) -> list[Outcome |
         seeds = list(range(first, last + 1))
         if row["recipe"] in tried.keys() - {*bases.values()}:
             seeds = [seed for seed in seeds if seed in tried[row["recipe"]]]
+        if row["recipe"] in GIVEN_UP and not row["what"].startswith("of "):
+            recipe = recipe_of(row["recipe"])
+            seeds = sorted(run.record["seed"] for run in runs if run.recipe == recipe)
         _, _, other = row["what"].partition("difference to ")
         base = above if other == "the line above" else other
         ours, theirs = (

@@ -107,7 +107,7 @@ def test_every_recipes_net_is_in_the_budget(name):
     side = recipe.crop // table[0].jump
     assert table[0].output_shape[1:] == (side, side)
     assert net(torch.randn(2, 1, 28, 28)).exp().sum(dim=1).tolist() == pytest.approx([1, 1])
-    kinds = dict.fromkeys(("small", "patient", "views"), SmallNet)
+    kinds = dict.fromkeys(("small", "views"), SmallNet)
     kinds |= {"faster": FoldedNet, "tiny": LeanNet}
     assert type(unwrapped(net)) is kinds.get(name, FastNet)
 
