@@ -158,11 +158,9 @@ def _begins_again(run: list[LoggedEpoch], epoch: LoggedEpoch, later: list) -> bo
 
 def _epochs(cell: int, text: str) -> tuple[list[LoggedEpoch], list[str]]:
     """The epochs in one text, each as it is shown last, and sentences on what is unreadable."""
-    found, unread, known, bar, number, last, again = {}, [], 0, None, None, None, False
-    drawn, begun = (
-        False,
-        {},
-    )  # the lines on which a bar begins after the last one's end, by its total
+    found, unread, known, bar, number, last = {}, [], 0, None, None, None
+    begun = {}  # the lines on which a bar begins after the last one's end, by its total
+    again = drawn = False
     events = list(_events(f"cell {cell}, " if cell else "", text))
     words = [kind for _, kind, _ in events if kind in ("test", "val")]
     turns = sum(word != after for word, after in pairwise(words))

@@ -86,7 +86,7 @@ def study(
         if not {*unfinished.iterdir()} - {unfinished / LOCK}:  # else another study may hold it
             (unfinished / LOCK).unlink(missing_ok=True)
         unfinished.rmdir()
-    if done.keys() < wanted.keys():
+    if wanted.keys() - done.keys():
         raise RunError(f"{file} was changed during the study: the same call goes on")
     return [done[key] for key in wanted]
 

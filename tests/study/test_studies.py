@@ -266,6 +266,14 @@ def test_a_reader_that_has_gone_is_one_sentence(path, command, monkeypatch):
     assert sys.stdout is None
 
 
+def test_a_file_that_is_replaced_meanwhile_is_told(path, at_once):
+    """By a copy of another machine, say, which lacks what was there."""
+    path.write_text(finished(3).to_json())
+    at_once.append(lambda: path.write_text(finished(5).to_json()))
+    with pytest.raises(RunError, match=r"study\.jsonl was changed during the study"):
+        study(path, RECIPE, [3, 4], 1)
+
+
 @pytest.mark.usefixtures("at_once")
 def test_one_file_takes_recipes_nets_and_folds(path):
     kept = [finished(3, dataclasses.replace(RECIPE, crop=24)), finished(3, source="validation")]
