@@ -58,9 +58,9 @@ def rows_of(path: Path, args: argparse.Namespace, seen: dict[tuple, dict]) -> li
         flags += leaks(cells, run)
         if last.images == FULL_TRAINING_SET:
             flags.append(f"{last.line}: the test set has 60,000 images, as the training set")
-        start, before = epochs[0], rows[-1]["last_percent"] if rows else 100
+        start, ended = epochs[0], rows[-1]["last_percent"] if rows else 100
         fresh = len(epochs) > 1 and start.number in (None, 0, 1)
-        if fresh and start.accuracy >= min(99.35, max(98.9, before - 0.05)):
+        if fresh and start.accuracy >= min(99.35, max(98.9, ended - 0.05)):
             flags.append(f"{start.line}: begins at {start.accuracy:.2f}%, as if trained before")
         if last.images is None and all(epoch.kind == "val" for epoch in epochs):
             flags.append(f"{last.line}: a validation set's accuracy, perhaps not the test set's")

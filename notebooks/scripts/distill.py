@@ -263,8 +263,10 @@ def main() -> None:
         parser.error("students has no parts")
     torch.set_num_threads(1)
     with exit_in_a_sentence("distill"):
-        write_file(given.keep / f".writable-{os.getpid()}", Path.touch)  # or fail now
-        remove(given.keep / f".writable-{os.getpid()}")
+        # Fail now. Not check_writable: its lock would sweep what a sibling is writing there.
+        probe = given.keep / f".writable-{os.getpid()}"
+        write_file(probe, Path.touch)
+        remove(probe)
         if given.step == "students":
             recipe = student_recipe(given.net)
             students(given.keep, given.file, recipe, given.seeds, given.validation)
